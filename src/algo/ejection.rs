@@ -1,0 +1,1 @@
+//! Ejection of an instance that keeps failing, and its way back.

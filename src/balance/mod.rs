@@ -1,0 +1,1 @@
+//! Picks the instance for each call.

@@ -1,0 +1,1 @@
+//! The thick client: policies by service name.

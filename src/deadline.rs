@@ -1,0 +1,140 @@
+//! How long a request may still take, and how that travels.
+//!
+//! A [`Deadline`] is entered for as long as a future is polled; whatever runs inside sees it with
+//! [`Deadline::current`]. A layer that waits (timeout, bulkhead, retry) never waits past it.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! use std::time::Duration;
+//! use buttress::Deadline;
+//!
+//! let deadline = Deadline::within(Duration::from_millis(250));
+//! let seen = deadline.scope(async { Deadline::current() }).await;
+//! assert_eq!(seen, Some(deadline));
+//! assert_eq!(Deadline::current(), None);
+//! # }
+//! ```
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use pin_project_lite::pin_project;
+
+use crate::clock;
+
+thread_local! {
+    static CURRENT: Cell<Option<Deadline>> = const { Cell::new(None) };
+}
+
+/// The moment after which nobody waits for the answer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline at `at`.
+    pub fn at(at: Instant) -> Self {
+        Self(at)
+    }
+
+    /// The deadline `limit` from now.
+    pub fn within(limit: Duration) -> Self {
+        Self(clock::after(clock::now(), limit))
+    }
+
+    /// The deadline of the request that is being polled, if it has one.
+    pub fn current() -> Option<Self> {
+        CURRENT.get()
+    }
+
+    /// The moment it passes.
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// How long there is left at `now`; zero once it has passed.
+    pub fn remaining(self, now: Instant) -> Duration {
+        self.0.saturating_duration_since(now)
+    }
+
+    /// Whether it has passed at `now`.
+    pub fn has_passed(self, now: Instant) -> bool {
+        self.0 <= now
+    }
+
+    /// Runs `future` under this deadline, or under the one around it if that is earlier.
+    pub fn scope<F: Future>(self, future: F) -> Scoped<F> {
+        Scoped {
+            deadline: self,
+            future,
+        }
+    }
+
+    /// Puts this deadline, or the one around it if that is earlier, in force until the guard is dropped.
+    pub(crate) fn enter(self) -> Entered {
+        let outer = CURRENT.get();
+        CURRENT.set(Some(outer.map_or(self, |outer| outer.min(self))));
+        Entered { outer }
+    }
+}
+
+/// A deadline in force on this thread; the one around it comes back on drop.
+pub(crate) struct Entered {
+    outer: Option<Deadline>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.outer);
+    }
+}
+
+pin_project! {
+    /// A future under a [`Deadline`]; see [`Deadline::scope`].
+    #[derive(Debug)]
+    pub struct Scoped<F> {
+        deadline: Deadline,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let _entered = this.deadline.enter();
+        this.future.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_of_two_nested_deadlines_rules() {
+        let near = Deadline::within(Duration::from_secs(1));
+        let far = Deadline::within(Duration::from_secs(9));
+        let seen = near.scope(far.scope(async { Deadline::current() })).await;
+        assert_eq!(seen, Some(near));
+        let seen = far.scope(near.scope(async { Deadline::current() })).await;
+        assert_eq!(seen, Some(near));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_leaves_no_deadline_behind() {
+        let scoped = Deadline::within(Duration::from_secs(1)).scope(async { panic!("inner") });
+        let mut scoped = std::pin::pin!(scoped);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = scoped
+                .as_mut()
+                .poll(&mut Context::from_waker(std::task::Waker::noop()));
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(Deadline::current(), None);
+    }
+}

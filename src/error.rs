@@ -1,0 +1,390 @@
+//! The one error story: a layer that refuses says so with [`Rejected`].
+//!
+//! A layer asks of its service's error only `From<Rejected>`. [`BoxError`] has that already; a typed stack gets it
+//! from an [`ErrorLayer`] at its bottom, which turns every `E` into [`Error<E>`]. Errors never nest by layer, and
+//! [`Rejected::find`] finds the refusal through any chain of sources.
+//!
+//! ```
+//! use buttress::{BoxError, Rejected};
+//! use buttress::error::Reason;
+//!
+//! let error: BoxError = Rejected::new("circuit breaker", Reason::Open).named("orders").into();
+//! let rejected = Rejected::find(&*error).expect("a refusal");
+//! assert_eq!(rejected.reason(), Reason::Open);
+//! assert_eq!(error.to_string(), "circuit breaker `orders` is open");
+//! ```
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+/// Any error, as tower's own middleware uses it.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A call that was refused or given up by a layer: which one, why, and when to come back.
+///
+/// It is `Clone`, so that one refusal can answer several waiters.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    layer: &'static str,
+    name: Option<Arc<str>>,
+    reason: Reason,
+    retry_after: Option<Duration>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// Why a call was refused or given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The call took longer than the limit of a timeout layer.
+    TimedOut {
+        /// The limit.
+        after: Duration,
+    },
+    /// The request's [`Deadline`](crate::Deadline) passed.
+    DeadlineExceeded,
+    /// As many calls as the limit allows are outstanding, and nothing waits.
+    Full {
+        /// The limit.
+        limit: usize,
+    },
+    /// The queue in front of a limit is full.
+    QueueFull {
+        /// The longest the queue may be.
+        limit: usize,
+    },
+    /// The call waited in a queue as long as it may.
+    WaitedTooLong {
+        /// How long it waited.
+        after: Duration,
+    },
+    /// The circuit breaker is open.
+    Open,
+    /// The circuit breaker is half-open, and all its probes are under way.
+    HalfOpen,
+    /// The circuit breaker was forced open by hand.
+    ForcedOpen,
+    /// No registry knows an instance of the service.
+    Unresolved,
+    /// Instances are known, but none may be called.
+    NoInstance,
+    /// The host in the URL is no service that the client knows.
+    UnknownService,
+}
+
+impl Rejected {
+    /// A refusal by `layer` (its name in words, such as `"circuit breaker"`).
+    pub fn new(layer: &'static str, reason: Reason) -> Self {
+        Self {
+            layer,
+            name: None,
+            reason,
+            retry_after: None,
+            source: None,
+        }
+    }
+
+    /// Says which breaker, bulkhead or service it was.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Says when it may be worth trying again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Says what lies behind the refusal.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// The layer that refused, in words: `"circuit breaker"`.
+    pub fn layer(&self) -> &'static str {
+        self.layer
+    }
+
+    /// The name of the breaker, bulkhead or service, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Why it refused.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// How long to wait before trying again, where the layer knows.
+    pub fn wait_hint(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Whether time ran out while the call was under way: the peer may have seen it.
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::TimedOut { .. } | Reason::DeadlineExceeded
+        )
+    }
+
+    /// Whether a circuit breaker refused.
+    pub fn is_open(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::Open | Reason::HalfOpen | Reason::ForcedOpen
+        )
+    }
+
+    /// Whether a limit on what is outstanding refused.
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::Full { .. } | Reason::QueueFull { .. } | Reason::WaitedTooLong { .. }
+        )
+    }
+
+    /// Finds the refusal in `error` or in what caused it.
+    pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(rejected) = error.downcast_ref() {
+                return Some(rejected);
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.layer)?;
+        if let Some(name) = &self.name {
+            write!(f, " `{name}`")?;
+        }
+        match self.reason {
+            Reason::TimedOut { after } => write!(f, " gave up after {after:?}"),
+            Reason::DeadlineExceeded => f.write_str(": the deadline has passed"),
+            Reason::Full { limit } => write!(f, " is full: {limit} calls are outstanding"),
+            Reason::QueueFull { limit } => write!(f, " is full: {limit} calls are waiting"),
+            Reason::WaitedTooLong { after } => {
+                write!(f, " is full: gave up waiting after {after:?}")
+            }
+            Reason::Open => f.write_str(" is open"),
+            Reason::HalfOpen => f.write_str(" is half-open and its probes are under way"),
+            Reason::ForcedOpen => f.write_str(" was forced open"),
+            Reason::Unresolved => f.write_str(": no instance is known"),
+            Reason::NoInstance => f.write_str(": none of the instances may be called"),
+            Reason::UnknownService => f.write_str(" is no known service"),
+        }?;
+        match self.retry_after {
+            Some(wait) => write!(f, "; retry after {wait:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for Rejected {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// An error type in which a refusal can be recognised, so that a layer can tell it from a failure of the peer.
+///
+/// A type of your own that is `From<Rejected>` says here where it keeps it.
+#[diagnostic::on_unimplemented(
+    message = "a refusal cannot be told from other errors in `{Self}`",
+    note = "implement `buttress::error::AsRejected` for it, use `BoxError`, put an `ErrorLayer` below, or pass a classifier"
+)]
+pub trait AsRejected {
+    /// The refusal, if this error is one or was caused by one.
+    fn as_rejected(&self) -> Option<&Rejected>;
+}
+
+impl AsRejected for Rejected {
+    fn as_rejected(&self) -> Option<&Rejected> {
+        Some(self)
+    }
+}
+
+impl AsRejected for BoxError {
+    fn as_rejected(&self) -> Option<&Rejected> {
+        Rejected::find(&**self)
+    }
+}
+
+impl AsRejected for Infallible {
+    fn as_rejected(&self) -> Option<&Rejected> {
+        match *self {}
+    }
+}
+
+impl<E> AsRejected for Error<E> {
+    fn as_rejected(&self) -> Option<&Rejected> {
+        match self {
+            Self::Rejected(rejected) => Some(rejected),
+            Self::Inner(_) => None,
+        }
+    }
+}
+
+/// The error of a typed stack: a refusal, or the service's own error.
+#[derive(Clone, Debug)]
+pub enum Error<E> {
+    /// A layer refused.
+    Rejected(Rejected),
+    /// The service failed.
+    Inner(E),
+}
+
+impl<E> Error<E> {
+    /// The service's own error, if it is one.
+    pub fn into_inner(self) -> Option<E> {
+        match self {
+            Self::Inner(error) => Some(error),
+            Self::Rejected(_) => None,
+        }
+    }
+}
+
+impl<E> From<Rejected> for Error<E> {
+    fn from(rejected: Rejected) -> Self {
+        Self::Rejected(rejected)
+    }
+}
+
+// Transparent: the wrapper adds no link to the chain of sources.
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(rejected) => rejected.fmt(f),
+            Self::Inner(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: StdError + 'static> StdError for Error<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Rejected(rejected) => Some(rejected),
+            Self::Inner(error) => Some(error),
+        }
+    }
+}
+
+/// Turns the errors `E` of a service into [`Error<E>`], so that layers above can refuse. Belongs at the bottom.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ErrorLayer;
+
+impl<S> Layer<S> for ErrorLayer {
+    type Service = ErrorService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ErrorService { inner }
+    }
+}
+
+/// The service of an [`ErrorLayer`].
+#[derive(Clone, Debug)]
+pub struct ErrorService<S> {
+    inner: S,
+}
+
+impl<S, Req> Service<Req> for ErrorService<S>
+where
+    S: Service<Req>,
+{
+    type Response = S::Response;
+    type Error = Error<S::Error>;
+    type Future = ErrorFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Error::Inner)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        ErrorFuture {
+            inner: self.inner.call(request),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of an [`ErrorService`].
+    #[derive(Debug)]
+    pub struct ErrorFuture<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F, Res, E> Future for ErrorFuture<F>
+where
+    F: Future<Output = Result<Res, E>>,
+{
+    type Output = Result<Res, Error<E>>;
+
+    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().inner.poll(cx).map_err(Error::Inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_found_through_any_chain() {
+        #[derive(Debug)]
+        struct Outer(BoxError);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("outer")
+            }
+        }
+        impl StdError for Outer {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(&*self.0)
+            }
+        }
+
+        let full = Rejected::new("bulkhead", Reason::Full { limit: 2 }).named("a");
+        let error: BoxError = Box::new(Outer(Box::new(Error::<std::io::Error>::from(full))));
+        let found = error.as_rejected().expect("found");
+        assert!(found.is_full());
+        assert_eq!(found.name(), Some("a"));
+    }
+
+    #[test]
+    fn the_source_of_a_refusal_is_kept() {
+        let io = std::io::Error::other("socket closed");
+        let error = Rejected::new("resolver", Reason::Unresolved).caused_by(io);
+        let source = error.source().expect("a source");
+        assert!(source.downcast_ref::<std::io::Error>().is_some());
+    }
+
+    #[test]
+    fn a_refusal_says_who_why_and_when_to_come_back() {
+        let rejected = Rejected::new("circuit breaker", Reason::Open)
+            .named("orders")
+            .retry_after(Duration::from_millis(1500));
+        assert_eq!(
+            rejected.to_string(),
+            "circuit breaker `orders` is open; retry after 1.5s"
+        );
+    }
+}

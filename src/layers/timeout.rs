@@ -1,0 +1,272 @@
+//! A limit on how long a call may take.
+//!
+//! The limit is the shorter of the layer's own and of the request's [`Deadline`], and it becomes the deadline of
+//! everything inside. Past it the inner future is dropped and the call ends with [`Rejected`]: `TimedOut` where the
+//! layer's limit was the shorter, `DeadlineExceeded` where the deadline was. A panic inside stays a panic.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! use std::time::Duration;
+//! use buttress::layers::timeout::TimeoutLayer;
+//! use buttress::{BoxError, Rejected};
+//! use tower::{ServiceBuilder, ServiceExt};
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(TimeoutLayer::new(Duration::from_millis(300)))
+//!     .service_fn(|_: ()| async {
+//!         tokio::time::sleep(Duration::from_secs(5)).await;
+//!         Ok::<_, BoxError>("late")
+//!     });
+//! let error = service.oneshot(()).await.unwrap_err();
+//! assert!(Rejected::find(&*error).unwrap().is_timeout());
+//! # }
+//! ```
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::clock::{self, Sleep};
+use crate::deadline::Deadline;
+use crate::error::{Reason, Rejected};
+use crate::observe::Observer;
+
+/// Gives up a call after a limit.
+#[derive(Clone, Debug)]
+pub struct TimeoutLayer {
+    limit: Duration,
+    covers_readiness: bool,
+    observer: Observer,
+}
+
+impl TimeoutLayer {
+    /// Gives up a call `limit` after it began.
+    pub fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            covers_readiness: false,
+            observer: Observer::default(),
+        }
+    }
+
+    /// Starts the clock of a call when its caller first asks whether the service is ready, so that waiting for
+    /// readiness is bounded too. Off by default, as tower's own `Timeout` has it.
+    #[must_use]
+    pub fn cover_readiness(mut self) -> Self {
+        self.covers_readiness = true;
+        self
+    }
+
+    /// Tells `observer` of each call given up.
+    #[must_use]
+    pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
+        self.observer = observer.into();
+        self
+    }
+
+    fn gave_up(&self, reason: Reason) -> Rejected {
+        self.observer.refused(Rejected::new("timeout", reason))
+    }
+}
+
+impl<S> Layer<S> for TimeoutLayer {
+    type Service = Timeout<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Timeout {
+            inner,
+            layer: self.clone(),
+            waiting: Waiting::No,
+        }
+    }
+}
+
+/// The service of a [`TimeoutLayer`].
+#[derive(Debug)]
+pub struct Timeout<S> {
+    inner: S,
+    layer: TimeoutLayer,
+    waiting: Waiting,
+}
+
+/// What the caller's wait for readiness came to. It is the caller's own, so a clone starts afresh.
+#[derive(Debug, Default)]
+enum Waiting {
+    #[default]
+    No,
+    /// The inner service is not ready; the timer ends the wait.
+    Until(Bound, Pin<Box<Sleep>>),
+    /// The inner service became ready; the call has what is left.
+    Ready(Bound),
+    /// The wait took too long; the call that follows is refused.
+    Over(Bound),
+}
+
+impl<S: Clone> Clone for Timeout<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            layer: self.layer.clone(),
+            waiting: Waiting::No,
+        }
+    }
+}
+
+impl<S, Req> Service<Req> for Timeout<S>
+where
+    S: Service<Req>,
+    S::Error: From<Rejected>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = TimeoutFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if let Waiting::Over(_) = self.waiting {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = self.inner.poll_ready(cx)?;
+        if !self.layer.covers_readiness {
+            return polled.map(Ok);
+        }
+        loop {
+            self.waiting = match &mut self.waiting {
+                Waiting::No if polled.is_ready() => return Poll::Ready(Ok(())),
+                Waiting::No => {
+                    let bound = Bound::new(self.layer.limit);
+                    Waiting::Until(bound, Box::pin(clock::until(bound.at)))
+                }
+                Waiting::Until(bound, _) if polled.is_ready() => Waiting::Ready(*bound),
+                Waiting::Until(bound, timer) => {
+                    ready!(timer.as_mut().poll(cx));
+                    Waiting::Over(*bound)
+                }
+                Waiting::Ready(_) if polled.is_pending() => Waiting::No,
+                Waiting::Ready(_) | Waiting::Over(_) => return Poll::Ready(Ok(())),
+            };
+        }
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let bound = match std::mem::take(&mut self.waiting) {
+            Waiting::No | Waiting::Until(..) => Bound::new(self.layer.limit),
+            Waiting::Ready(bound) => bound,
+            Waiting::Over(bound) => {
+                return TimeoutFuture::refused(self.layer.gave_up(bound.reason));
+            }
+        };
+        let inner = {
+            let _entered = Deadline::at(bound.at).enter();
+            self.inner.call(request)
+        };
+        TimeoutFuture {
+            state: State::Running {
+                inner,
+                bound,
+                timer: None,
+                observer: self.layer.observer.clone(),
+            },
+        }
+    }
+}
+
+/// When a call ends at the latest, and what that means.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    at: std::time::Instant,
+    reason: Reason,
+}
+
+impl Bound {
+    fn new(limit: Duration) -> Self {
+        let own = Self {
+            at: clock::after(clock::now(), limit),
+            reason: Reason::TimedOut { after: limit },
+        };
+        match Deadline::current() {
+            Some(deadline) if deadline.instant() < own.at => Self {
+                at: deadline.instant(),
+                reason: Reason::DeadlineExceeded,
+            },
+            _ => own,
+        }
+    }
+}
+
+pin_project! {
+    /// The future of a [`Timeout`].
+    #[derive(Debug)]
+    pub struct TimeoutFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<F> {
+        // The inner future is polled first: an answer that is there in time is never thrown away.
+        Running {
+            #[pin]
+            inner: F,
+            bound: Bound,
+            // Registered only once the inner future is pending.
+            #[pin]
+            timer: Option<Sleep>,
+            observer: Observer,
+        },
+        Refused { rejected: Option<Rejected> },
+    }
+}
+
+impl<F> TimeoutFuture<F> {
+    fn refused(rejected: Rejected) -> Self {
+        Self {
+            state: State::Refused {
+                rejected: Some(rejected),
+            },
+        }
+    }
+}
+
+impl<F, Res, E> Future for TimeoutFuture<F>
+where
+    F: Future<Output = Result<Res, E>>,
+    E: From<Rejected>,
+{
+    type Output = Result<Res, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (inner, bound, mut timer, observer) = match self.project().state.project() {
+            StateProj::Running {
+                inner,
+                bound,
+                timer,
+                observer,
+            } => (inner, *bound, timer, observer),
+            StateProj::Refused { rejected } => {
+                let rejected = rejected.take().expect("polled after completion");
+                return Poll::Ready(Err(rejected.into()));
+            }
+        };
+        {
+            let _entered = Deadline::at(bound.at).enter();
+            if let Poll::Ready(result) = inner.poll(cx) {
+                return Poll::Ready(result);
+            }
+        }
+        if timer.is_none() {
+            timer.set(Some(clock::until(bound.at)));
+        }
+        if let Some(timer) = timer.as_pin_mut() {
+            ready!(timer.poll(cx));
+        }
+        let rejected = observer.refused(Rejected::new("timeout", bound.reason));
+        Poll::Ready(Err(rejected.into()))
+    }
+}

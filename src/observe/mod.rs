@@ -1,0 +1,197 @@
+//! What happened, told to whoever listens.
+//!
+//! A layer or handle with an `observe` setting takes one [`Observe`]r; a tuple of two is one as well. It is called
+//! after every lock is released, on the thread where the event happened, so it must not block. Nobody listening
+//! costs a branch.
+//!
+//! ```
+//! use std::sync::atomic::{AtomicUsize, Ordering};
+//! use buttress::observe::{Event, Observe};
+//!
+//! #[derive(Default)]
+//! struct CountRefusals(AtomicUsize);
+//!
+//! impl Observe for CountRefusals {
+//!     fn on_event(&self, event: &Event<'_>) {
+//!         if let Event::Refused(_) = event {
+//!             self.0.fetch_add(1, Ordering::Relaxed);
+//!         }
+//!     }
+//! }
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::algo::breaker::State;
+use crate::error::Rejected;
+
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(feature = "tracing")]
+mod tracing;
+
+#[cfg(feature = "metrics")]
+pub use self::metrics::MetricsObserver;
+#[cfg(feature = "tracing")]
+pub use self::tracing::TracingObserver;
+
+/// Something that happened. Borrowed: keep what you need.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A layer refused a call or gave it up.
+    Refused(&'a Rejected),
+    /// A circuit breaker changed its state.
+    StateChanged {
+        /// The breaker's name.
+        breaker: &'a str,
+        /// The state it left.
+        from: State,
+        /// The state it is in.
+        to: State,
+    },
+    /// A call is about to be tried again.
+    Retrying {
+        /// The policy's name.
+        retry: &'a str,
+        /// Which attempt comes: 2 for the first retry.
+        attempt: u32,
+        /// How long it waits first.
+        wait: Duration,
+    },
+    /// A retry was due, but the budget is spent.
+    BudgetExhausted {
+        /// The policy's name.
+        retry: &'a str,
+    },
+    /// A fallback answered.
+    FellBack {
+        /// The fallback's name.
+        fallback: &'a str,
+    },
+    /// An instance is not called for a while, because it keeps failing.
+    Ejected {
+        /// The service.
+        service: &'a str,
+        /// The instance's id.
+        instance: &'a str,
+        /// For how long.
+        wait: Duration,
+    },
+    /// An ejected instance passed its probe and is called again.
+    Returned {
+        /// The service.
+        service: &'a str,
+        /// The instance's id.
+        instance: &'a str,
+    },
+    /// The instances of a service changed.
+    InstancesChanged {
+        /// The service.
+        service: &'a str,
+        /// How many there are, held ones included.
+        instances: usize,
+        /// How many of them the registry no longer names and the guard holds.
+        held: usize,
+    },
+    /// A registry could not be asked, or gave an answer that cannot be used. The instances stay as they are.
+    RegistryFailed {
+        /// The registry.
+        registry: &'a str,
+        /// The service asked for.
+        service: &'a str,
+        /// What went wrong, without secrets.
+        error: &'a str,
+        /// How long until it is asked again.
+        wait: Duration,
+    },
+    /// A registry answers again.
+    RegistryRecovered {
+        /// The registry.
+        registry: &'a str,
+        /// The service asked for.
+        service: &'a str,
+    },
+    /// An instance was registered: for the first time, or again because the registry forgot it.
+    Registered {
+        /// The registry.
+        registry: &'a str,
+        /// The service.
+        service: &'a str,
+        /// The instance's id.
+        instance: &'a str,
+        /// Whether the registry had forgotten it.
+        again: bool,
+    },
+    /// An instance was taken out of the registry.
+    Deregistered {
+        /// The registry.
+        registry: &'a str,
+        /// The service.
+        service: &'a str,
+        /// The instance's id.
+        instance: &'a str,
+    },
+}
+
+/// Listens to what happens.
+pub trait Observe: Send + Sync + 'static {
+    /// Called once for each event, outside every lock. Must not block.
+    fn on_event(&self, event: &Event<'_>);
+}
+
+impl<A: Observe, B: Observe> Observe for (A, B) {
+    fn on_event(&self, event: &Event<'_>) {
+        self.0.on_event(event);
+        self.1.on_event(event);
+    }
+}
+
+impl<O: Observe + ?Sized> Observe for Arc<O> {
+    fn on_event(&self, event: &Event<'_>) {
+        (**self).on_event(event);
+    }
+}
+
+/// The listener of a layer or handle, or nobody.
+#[derive(Clone, Default)]
+pub struct Observer(Option<Arc<dyn Observe>>);
+
+impl Observer {
+    /// A listener that several handles can share.
+    pub fn new(listener: impl Observe) -> Self {
+        Self(Some(Arc::new(listener)))
+    }
+
+    /// Tells the listener, if there is one.
+    pub fn emit(&self, event: &Event<'_>) {
+        if let Some(listener) = &self.0 {
+            listener.on_event(event);
+        }
+    }
+
+    /// Tells the listener of a refusal, and passes it on.
+    pub(crate) fn refused(&self, rejected: Rejected) -> Rejected {
+        self.emit(&Event::Refused(&rejected));
+        rejected
+    }
+}
+
+// A setting `observe(impl Into<Observer>)` takes a listener, or an `Observer` to share.
+impl<O: Observe> From<O> for Observer {
+    fn from(listener: O) -> Self {
+        Self::new(listener)
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Observer"
+        } else {
+            "nobody"
+        })
+    }
+}
