@@ -75,8 +75,10 @@ pub enum Reason {
     Unresolved,
     /// Instances are known, but none may be called.
     NoInstance,
-    /// The host in the URL is no service that the client knows.
-    UnknownService,
+    /// The host in the URL cannot be a service.
+    NoService,
+    /// The call needs TLS, and the client was not told how.
+    TlsNotSetUp,
 }
 
 impl Rejected {
@@ -188,7 +190,8 @@ impl fmt::Display for Rejected {
             Reason::ForcedOpen => f.write_str(" was forced open"),
             Reason::Unresolved => f.write_str(": no instance is known"),
             Reason::NoInstance => f.write_str(": none of the instances may be called"),
-            Reason::UnknownService => f.write_str(" is no known service"),
+            Reason::NoService => f.write_str(" is no known service"),
+            Reason::TlsNotSetUp => f.write_str(" must be called over TLS, which is not set up"),
         }?;
         match self.retry_after {
             Some(wait) => write!(f, "; retry after {wait:?}"),

@@ -1,1 +1,6 @@
-//! Where foreign crates meet ours.
+//! Where foreign crates meet ours: one file and one feature each.
+
+#[cfg(feature = "reqwest")]
+pub mod http;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;

@@ -1,0 +1,210 @@
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tower::{Layer, Service, ServiceBuilder};
+
+use super::policy::Policy;
+use super::transport::Transport;
+use crate::balance::{Balance, NewEndpoint, SendFuture, Tried};
+use crate::classify::{Classify, Outcome};
+use crate::deadline::Deadline;
+use crate::discovery::{Instance, Watch};
+use crate::error::Error;
+use crate::layers::bulkhead::{Bulkhead, BulkheadLayer};
+use crate::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
+use crate::layers::retry::{Decision, RetryLayer, Rules};
+use crate::layers::timeout::{Timeout, TimeoutLayer};
+use crate::observe::Observer;
+
+/// The layers around the calls to one service, and the handles that steer them.
+pub(super) struct Protected<T: Transport> {
+    pub(super) stack: Stack<T>,
+    pub(super) breaker: CircuitBreaker,
+    pub(super) bulkhead: Bulkhead,
+    pub(super) balance: Balanced<T>,
+    pub(super) watch: Watch,
+}
+
+pub(super) type Stack<T> = Layered<TimeoutLayer, Layered<BulkheadLayer, Retried<T>>>;
+type Retried<T> = Layered<RetryLayer<TransportRules<T>>, Broken<T>>;
+type Broken<T> = Layered<CircuitBreakerLayer<TransportRules<T>>, Attempts<T>>;
+type Balanced<T> = Balance<NewInstance<T>, TransportRules<T>>;
+type Layered<L, S> = <L as Layer<S>>::Service;
+
+impl<T: Transport> Protected<T> {
+    pub(super) fn new(
+        name: &str,
+        policy: &Policy,
+        watch: Watch,
+        transport: &T,
+        observer: &Observer,
+    ) -> Self {
+        let rules = TransportRules(transport.clone());
+        let breaker = CircuitBreaker::new(name, policy.breaker.clone()).observe(observer.clone());
+        let bulkhead = Bulkhead::new(name, policy.outstanding).observe(observer.clone());
+        let bulkhead = match policy.queue {
+            Some((length, longest)) => bulkhead.queue(length, longest),
+            None => bulkhead,
+        };
+        let new_instance = NewInstance {
+            transport: transport.clone(),
+            timeout: TimeoutLayer::new(policy.attempt_timeout),
+        };
+        let balance = Balance::new(watch.clone(), new_instance)
+            .classify(rules.clone())
+            .ejection(policy.ejection.clone())
+            .observe(observer.clone());
+        let stack = ServiceBuilder::new()
+            .layer(TimeoutLayer::new(policy.timeout).observe(observer.clone()))
+            .layer(bulkhead.layer())
+            .layer(
+                RetryLayer::new(policy.attempts)
+                    .name(name)
+                    .backoff(policy.backoff)
+                    .rules(rules.clone())
+                    .observe(observer.clone()),
+            )
+            .layer(breaker.layer().classify(rules))
+            .service(Attempts(balance.clone()));
+        Self {
+            stack,
+            breaker,
+            bulkhead,
+            balance,
+            watch,
+        }
+    }
+}
+
+impl<T: Transport> fmt::Debug for Protected<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Protected")
+            .field("breaker", &self.breaker)
+            .field("bulkhead", &self.bulkhead)
+            .field("watch", &self.watch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request and the instances that its attempts went to.
+pub(super) struct Call<R> {
+    request: R,
+    tried: Arc<Tried>,
+}
+
+impl<R> Call<R> {
+    pub(super) fn new(request: R) -> Self {
+        Self {
+            request,
+            tried: Arc::default(),
+        }
+    }
+}
+
+/// The transport's rules, as the layers ask for them.
+#[derive(Clone, Debug)]
+pub(super) struct TransportRules<T>(T);
+
+impl<T: Transport> Rules<Call<T::Request>, T::Response, Error<T::Error>> for TransportRules<T> {
+    fn replay(&self, call: &Call<T::Request>, _attempt: u32) -> Option<Call<T::Request>> {
+        Some(Call {
+            request: self.0.replay(&call.request)?,
+            tried: call.tried.clone(),
+        })
+    }
+
+    fn decide(
+        &self,
+        call: &Call<T::Request>,
+        result: Result<&T::Response, &Error<T::Error>>,
+    ) -> Decision {
+        match result {
+            // The breaker, the balancer: what refused will refuse again.
+            Err(Error::Rejected(rejected)) if !rejected.is_timeout() => Decision::Done,
+            result => self.0.decide(&call.request, result),
+        }
+    }
+}
+
+impl<T: Transport> Classify<T::Response, Error<T::Error>> for TransportRules<T> {
+    fn classify(&self, result: Result<&T::Response, &Error<T::Error>>) -> Outcome {
+        match result {
+            Err(Error::Rejected(rejected)) if !rejected.is_timeout() => Outcome::Ignored,
+            Err(Error::Rejected(_)) => Outcome::Failure,
+            result => self.0.classify(result),
+        }
+    }
+}
+
+/// Sends each attempt to an instance not yet tried.
+pub(super) struct Attempts<T: Transport>(Balanced<T>);
+
+impl<T: Transport> Clone for Attempts<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Transport> Service<Call<T::Request>> for Attempts<T> {
+    type Response = T::Response;
+    type Error = Error<T::Error>;
+    type Future = SendFuture<NewInstance<T>, TransportRules<T>, Attempt<T::Request>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call<T::Request>) -> Self::Future {
+        let attempt = Attempt {
+            request: call.request,
+            deadline: Deadline::current(),
+        };
+        self.0.send(attempt, Some(&call.tried))
+    }
+}
+
+/// One attempt: the request, and the deadline of the whole call.
+pub(super) struct Attempt<R> {
+    request: R,
+    deadline: Option<Deadline>,
+}
+
+/// Makes the service of an instance: the transport under the attempt's timeout.
+#[derive(Clone)]
+pub(super) struct NewInstance<T> {
+    transport: T,
+    timeout: TimeoutLayer,
+}
+
+impl<T: Transport> NewEndpoint for NewInstance<T> {
+    type Service = Timeout<Endpoint<T>>;
+
+    fn new_endpoint(&self, instance: &Arc<Instance>) -> Self::Service {
+        self.timeout.layer(Endpoint {
+            transport: self.transport.clone(),
+            endpoint: self.transport.endpoint(instance),
+        })
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Endpoint<T: Transport> {
+    transport: T,
+    endpoint: T::Endpoint,
+}
+
+impl<T: Transport> Service<Attempt<T::Request>> for Endpoint<T> {
+    type Response = T::Response;
+    type Error = Error<T::Error>;
+    type Future = T::Future;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, attempt: Attempt<T::Request>) -> Self::Future {
+        let Attempt { request, deadline } = attempt;
+        self.transport.call(&self.endpoint, request, deadline)
+    }
+}

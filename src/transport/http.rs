@@ -1,0 +1,144 @@
+//! What HTTP says about trying again: which requests are safe to repeat, which answers ask for it, and when.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{HeaderMap, HeaderName, RETRY_AFTER};
+use http::{Method, StatusCode};
+
+use crate::classify::Outcome;
+
+/// Which answers are failures, and which of them are worth another attempt.
+///
+/// Statuses from 500 are failures of the peer; 429, and 503 with `Retry-After`, say that it has too much to do.
+/// 429, 502, 503 and 504 are tried again if the request is [idempotent].
+#[derive(Clone, Debug)]
+pub struct HttpRules {
+    retried: Vec<StatusCode>,
+}
+
+impl HttpRules {
+    /// The rules described above.
+    pub fn new() -> Self {
+        Self {
+            retried: vec![
+                StatusCode::TOO_MANY_REQUESTS,
+                StatusCode::BAD_GATEWAY,
+                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::GATEWAY_TIMEOUT,
+            ],
+        }
+    }
+
+    /// Tries again on `status` as well: 500, for services where it is a fault of the instance rather than of the
+    /// request.
+    #[must_use]
+    pub fn retry_status(mut self, status: StatusCode) -> Self {
+        self.retried.push(status);
+        self
+    }
+
+    /// Whether an answer of this status is worth another attempt.
+    pub fn is_retried(&self, status: StatusCode) -> bool {
+        self.retried.contains(&status)
+    }
+
+    /// What an answer says about the peer; `now` is the calendar, for a `Retry-After` that is a date.
+    pub fn classify(&self, status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Outcome {
+        let wait = || retry_after(headers, now);
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => Outcome::Overload(wait()),
+            StatusCode::SERVICE_UNAVAILABLE if headers.contains_key(RETRY_AFTER) => {
+                Outcome::Overload(wait())
+            }
+            status if status.is_server_error() => Outcome::Failure,
+            _ => Outcome::Success,
+        }
+    }
+}
+
+impl Default for HttpRules {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether sending the request twice does no more than sending it once: an idempotent method of RFC 9110 §9.2.2, or an
+/// `Idempotency-Key`.
+pub fn idempotent(method: &Method, headers: &HeaderMap) -> bool {
+    let by_method = method.is_idempotent();
+    by_method || headers.contains_key(IDEMPOTENCY_KEY)
+}
+
+/// The wait that a `Retry-After` header asks for, in seconds or as a date (RFC 9110 §10.2.3). A date that has passed
+/// is no wait. `None` if there is none or it cannot be read.
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(retry_after: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, retry_after.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        // Sun, 06 Nov 1994 08:49:37 GMT, the date of the RFC.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (value, expected) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("Sun, 06 Nov 1994 08:49:40 GMT", Some(3)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+        ] {
+            let wait = retry_after(&headers(value), now);
+            assert_eq!(wait, expected.map(Duration::from_secs), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_classified_by_its_status() {
+        let now = SystemTime::UNIX_EPOCH;
+        let wait = Some(Duration::from_secs(9));
+        let none = HeaderMap::new();
+        for (status, headers, expected) in [
+            (200, &none, Outcome::Success),
+            (404, &none, Outcome::Success),
+            (429, &none, Outcome::Overload(None)),
+            (429, &headers("9"), Outcome::Overload(wait)),
+            (500, &headers("9"), Outcome::Failure),
+            (503, &none, Outcome::Failure),
+            (503, &headers("9"), Outcome::Overload(wait)),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let outcome = HttpRules::new().classify(status, headers, now);
+            assert_eq!(outcome, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_idempotent_by_its_method_or_its_key() {
+        let mut headers = HeaderMap::new();
+        assert!(idempotent(&Method::GET, &headers));
+        assert!(idempotent(&Method::PUT, &headers));
+        assert!(!idempotent(&Method::POST, &headers));
+        assert!(!idempotent(&Method::PATCH, &headers));
+        headers.insert(IDEMPOTENCY_KEY, "17".parse().unwrap());
+        assert!(idempotent(&Method::POST, &headers));
+    }
+}

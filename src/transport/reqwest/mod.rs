@@ -1,0 +1,209 @@
+//! The thick client around a [`reqwest::Client`].
+//!
+//! Call a service by the name that it has in the registry:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use axum::{Router, routing::get};
+//! use buttress::registries::memory::Memory;
+//! use buttress::transport::reqwest::Client;
+//! use buttress::{Instance, Registry, Resolver};
+//!
+//! // An instance of the service `passengers`, and a registry that knows it.
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let port = listener.local_addr()?.port();
+//! let app = Router::new().route("/passengers/{id}", get(|| async { "Ada" }));
+//! tokio::spawn(async move { axum::serve(listener, app).await });
+//! let registry = Memory::new();
+//! let instance = Instance::new("passengers-1", "127.0.0.1", port);
+//! registry.register("passengers", &instance, std::time::Duration::from_secs(30)).await?;
+//!
+//! let client = Client::new(reqwest::Client::new(), Resolver::new(registry));
+//! let answer = client.get("http://passengers/passengers/7").send().await?;
+//! assert_eq!(answer.text().await?, "Ada");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The URL's host is the service; a port in it is ignored, since each instance has its own. The peer sees the host of
+//! the URL in its `Host` header, unless the request has one already. Redirects are followed by the
+//! `reqwest::Client`, without discovery: forbid them there if peers redirect to logical names.
+//!
+//! # TLS
+//!
+//! A call is made over TLS if its URL says `https` or its instance is [`secure`](crate::Instance). The certificate must
+//! be valid for the host of the URL, whatever the registry says: who can write to the registry can thus not take over
+//! the traffic. `reqwest` takes that name from its URL and has one table of addresses for a whole client, so each
+//! instance gets a client of its own, built by [`Client::tls`].
+
+mod request;
+mod transport;
+
+use ::reqwest::{Method, Response};
+
+use crate::client::{self, Policy, ServiceHandle};
+use crate::discovery::Resolver;
+use crate::error::Error;
+use crate::observe::Observer;
+use crate::transport::http::HttpRules;
+
+pub use self::request::RequestBuilder;
+pub use self::transport::ReqwestTransport;
+
+/// What a call ends with when it fails: a refusal, or the error of the last attempt.
+pub type ClientError = Error<::reqwest::Error>;
+
+/// A `reqwest` client that calls services by name. A cheap clone shares everything.
+///
+/// Settings come before the first call: a setter gives a client with a state of its own. It is a
+/// `tower::Service<reqwest::Request>` too.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: client::Client<ReqwestTransport>,
+}
+
+impl Client {
+    /// A client that finds instances through `resolver` and sends requests with `client`.
+    ///
+    /// Leave the timeouts to the [`Policy`]; those of `client` apply as well.
+    pub fn new(client: ::reqwest::Client, resolver: Resolver) -> Self {
+        Self {
+            inner: client::Client::new(ReqwestTransport::new(client), resolver),
+        }
+    }
+
+    /// Sets the policy of `service`.
+    #[must_use]
+    pub fn policy(self, service: impl Into<Box<str>>, policy: Policy) -> Self {
+        self.map(|inner| inner.policy(service, policy))
+    }
+
+    /// Sets the policy of every service that has none of its own.
+    #[must_use]
+    pub fn default_policy(self, policy: Policy) -> Self {
+        self.map(|inner| inner.default_policy(policy))
+    }
+
+    /// Sets which answers are failures and which are tried again.
+    #[must_use]
+    pub fn http_rules(self, rules: HttpRules) -> Self {
+        self.map(|inner| inner.map_transport(|transport| transport.set_rules(rules)))
+    }
+
+    /// Lets requests to IP addresses and to names that no registry knows out as they are; see
+    /// [`client::Client::pass_through`].
+    #[must_use]
+    pub fn pass_through(self) -> Self {
+        self.map(client::Client::pass_through)
+    }
+
+    /// Makes calls over TLS possible. `builder` gives the settings of each instance's client: roots, identity, pool.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use buttress::Resolver;
+    /// use buttress::registries::memory::Memory;
+    /// use buttress::transport::reqwest::Client;
+    ///
+    /// let builder = || reqwest::Client::builder().https_only(true);
+    /// let client = Client::new(reqwest::Client::new(), Resolver::new(Memory::new())).tls(builder);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn tls(
+        self,
+        builder: impl Fn() -> ::reqwest::ClientBuilder + Send + Sync + 'static,
+    ) -> Self {
+        self.map(|inner| inner.map_transport(|transport| transport.set_tls(builder)))
+    }
+
+    /// Tells `observer` of what happens in every layer of every service.
+    #[must_use]
+    pub fn observe(self, observer: impl Into<Observer>) -> Self {
+        self.map(|inner| inner.observe(observer))
+    }
+
+    /// Begins a `GET` request.
+    pub fn get(&self, url: impl ::reqwest::IntoUrl) -> RequestBuilder {
+        self.request(Method::GET, url)
+    }
+
+    /// Begins a `POST` request. It is sent once, save where the connection failed, unless it has an `Idempotency-Key`.
+    pub fn post(&self, url: impl ::reqwest::IntoUrl) -> RequestBuilder {
+        self.request(Method::POST, url)
+    }
+
+    /// Begins a `PUT` request.
+    pub fn put(&self, url: impl ::reqwest::IntoUrl) -> RequestBuilder {
+        self.request(Method::PUT, url)
+    }
+
+    /// Begins a `PATCH` request. It is sent once, as [`post`](Self::post) is.
+    pub fn patch(&self, url: impl ::reqwest::IntoUrl) -> RequestBuilder {
+        self.request(Method::PATCH, url)
+    }
+
+    /// Begins a `DELETE` request.
+    pub fn delete(&self, url: impl ::reqwest::IntoUrl) -> RequestBuilder {
+        self.request(Method::DELETE, url)
+    }
+
+    /// Begins a `HEAD` request.
+    pub fn head(&self, url: impl ::reqwest::IntoUrl) -> RequestBuilder {
+        self.request(Method::HEAD, url)
+    }
+
+    /// Begins a request.
+    pub fn request(&self, method: Method, url: impl ::reqwest::IntoUrl) -> RequestBuilder {
+        let request = self.inner.transport().client().request(method, url);
+        RequestBuilder::new(self.clone(), request)
+    }
+
+    /// Sends `request` to the service that its URL names. Its own timeout, if it has one, bounds the whole call.
+    ///
+    /// # Errors
+    ///
+    /// A refusal, or the error of the last attempt. A status such as 503 is an answer and no error.
+    pub async fn execute(&self, request: ::reqwest::Request) -> Result<Response, ClientError> {
+        let Some(&limit) = request.timeout() else {
+            return self.inner.send(request).await;
+        };
+        let limited = crate::layers::timeout::TimeoutLayer::new(limit);
+        let service = tower::Layer::layer(&limited, self.inner.clone());
+        tower::ServiceExt::oneshot(service, request).await
+    }
+
+    /// What protects the calls to `service`, to be read and steered: its breaker, its bulkhead, its instances.
+    pub fn service(&self, service: &str) -> ServiceHandle {
+        self.inner.service(service)
+    }
+
+    fn map(
+        self,
+        change: impl FnOnce(client::Client<ReqwestTransport>) -> client::Client<ReqwestTransport>,
+    ) -> Self {
+        Self {
+            inner: change(self.inner),
+        }
+    }
+}
+
+impl tower::Service<::reqwest::Request> for Client {
+    type Response = Response;
+    type Error = ClientError;
+    type Future = crate::discovery::BoxFuture<'static, Result<Response, ClientError>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), ClientError>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: ::reqwest::Request) -> Self::Future {
+        let client = self.clone();
+        Box::pin(async move { client.execute(request).await })
+    }
+}

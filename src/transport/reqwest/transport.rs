@@ -1,0 +1,228 @@
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+
+use ::reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use ::reqwest::header::{HOST, HeaderValue};
+use ::reqwest::{Client, ClientBuilder, Request, Response, Url};
+
+use super::ClientError;
+use crate::classify::Outcome;
+use crate::client::Transport;
+use crate::clock;
+use crate::deadline::Deadline;
+use crate::discovery::{BoxFuture, Instance};
+use crate::error::{Error, Reason, Rejected};
+use crate::layers::retry::Decision;
+use crate::transport::http::{self, HttpRules};
+
+/// Sends `reqwest` requests to instances.
+#[derive(Clone)]
+pub struct ReqwestTransport {
+    client: Client,
+    rules: Arc<HttpRules>,
+    tls: Option<TlsBuilder>,
+}
+
+type TlsBuilder = Arc<dyn Fn() -> ClientBuilder + Send + Sync>;
+
+impl ReqwestTransport {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            rules: Arc::default(),
+            tls: None,
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn set_rules(&mut self, rules: HttpRules) {
+        self.rules = Arc::new(rules);
+    }
+
+    pub(super) fn set_tls(&mut self, builder: impl Fn() -> ClientBuilder + Send + Sync + 'static) {
+        self.tls = Some(Arc::new(builder));
+    }
+
+    /// Aims `request` at the endpoint, and gives the client to send it with.
+    fn aim(&self, endpoint: &Endpoint, request: &mut Request) -> Result<Client, ClientError> {
+        let instance = &endpoint.instance;
+        let host = host_header(request.url());
+        if let (Some(host), false) = (host, request.headers().contains_key(HOST)) {
+            request.headers_mut().insert(HOST, host);
+        }
+        let url = request.url_mut();
+        if instance.secure || url.scheme() == "https" {
+            let client = endpoint.tls_client(self.tls.as_ref(), url)?;
+            // Without a port of its own the URL takes the one that the client's resolver gives.
+            let aimed = url.set_scheme("https").and_then(|()| url.set_port(None));
+            return aimed.map(|()| client).map_err(|()| no_address(instance).into());
+        }
+        let aimed = match instance.host.parse::<IpAddr>() {
+            Ok(ip) => url.set_ip_host(ip),
+            Err(_) => url.set_host(Some(&instance.host)).map_err(drop),
+        };
+        aimed
+            .and_then(|()| url.set_port(Some(instance.port)))
+            .map_err(|()| no_address(instance))?;
+        Ok(self.client.clone())
+    }
+}
+
+impl Transport for ReqwestTransport {
+    type Request = Request;
+    type Response = Response;
+    type Error = ::reqwest::Error;
+    type Endpoint = Endpoint;
+    type Future = BoxFuture<'static, Result<Response, ClientError>>;
+
+    fn service<'a>(&self, request: &'a Request) -> Result<&'a str, Rejected> {
+        let host = request.url().host_str().unwrap_or_default();
+        // An IPv6 address has brackets.
+        if host.is_empty() || host.starts_with('[') || host.parse::<IpAddr>().is_ok() {
+            return Err(Rejected::new("client", Reason::NoService).named(host));
+        }
+        Ok(host)
+    }
+
+    fn replay(&self, request: &Request) -> Option<Request> {
+        request.try_clone()
+    }
+
+    fn decide(&self, request: &Request, result: Result<&Response, &ClientError>) -> Decision {
+        let idempotent = || http::idempotent(request.method(), request.headers());
+        let (again, after) = match result {
+            Ok(response) => (
+                self.rules.is_retried(response.status()) && idempotent(),
+                http::retry_after(response.headers(), clock::wall()),
+            ),
+            // Never sent, so that it is safe whatever it is.
+            Err(Error::Inner(error)) if error.is_connect() => (true, None),
+            Err(Error::Inner(error)) if is_callers(error) => (false, None),
+            Err(_) => (idempotent(), None),
+        };
+        if !again {
+            return Decision::Done;
+        }
+        Decision::Retry { after }
+    }
+
+    fn classify(&self, result: Result<&Response, &ClientError>) -> Outcome {
+        match result {
+            Ok(response) => {
+                let (status, headers) = (response.status(), response.headers());
+                self.rules.classify(status, headers, clock::wall())
+            }
+            Err(Error::Inner(error)) if is_callers(error) => Outcome::Ignored,
+            Err(_) => Outcome::Failure,
+        }
+    }
+
+    fn endpoint(&self, instance: &Arc<Instance>) -> Endpoint {
+        Endpoint {
+            instance: instance.clone(),
+            tls: Arc::default(),
+        }
+    }
+
+    fn call(
+        &self,
+        endpoint: &Endpoint,
+        mut request: Request,
+        deadline: Option<Deadline>,
+    ) -> Self::Future {
+        match self.aim(endpoint, &mut request) {
+            Ok(client) => send(client, request, deadline),
+            Err(error) => Box::pin(async { Err(error) }),
+        }
+    }
+
+    fn call_as_is(&self, request: Request, deadline: Option<Deadline>) -> Self::Future {
+        send(self.client.clone(), request, deadline)
+    }
+}
+
+impl fmt::Debug for ReqwestTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReqwestTransport")
+            .field("rules", &self.rules)
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An instance, and the client that speaks TLS with it.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    instance: Arc<Instance>,
+    /// Made by the first call that needs it: it holds a table of root certificates.
+    tls: Arc<OnceLock<Client>>,
+}
+
+impl Endpoint {
+    fn tls_client(&self, builder: Option<&TlsBuilder>, url: &Url) -> Result<Client, ClientError> {
+        if let Some(client) = self.tls.get() {
+            return Ok(client.clone());
+        }
+        let Some(builder) = builder else {
+            let service = url.host_str().unwrap_or_default();
+            return Err(Rejected::new("client", Reason::TlsNotSetUp).named(service).into());
+        };
+        let address = InstanceAddress(self.instance.clone());
+        let client = builder().dns_resolver(Arc::new(address)).build();
+        let client = client.map_err(Error::Inner)?;
+        Ok(self.tls.get_or_init(|| client).clone())
+    }
+}
+
+/// Resolves every name to the address of one instance, so that the URL can keep the name that the certificate has.
+struct InstanceAddress(Arc<Instance>);
+
+impl Resolve for InstanceAddress {
+    fn resolve(&self, _: Name) -> Resolving {
+        let instance = self.0.clone();
+        Box::pin(async move {
+            let host = &*instance.host;
+            let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+                Ok(ip) => vec![SocketAddr::new(ip, instance.port)],
+                Err(_) => tokio::net::lookup_host((host, instance.port)).await?.collect(),
+            };
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn send(
+    client: Client,
+    mut request: Request,
+    deadline: Option<Deadline>,
+) -> BoxFuture<'static, Result<Response, ClientError>> {
+    if let Some(deadline) = deadline {
+        // Bounds the body too, which is read after every layer is done.
+        *request.timeout_mut() = Some(deadline.remaining(clock::now()));
+    }
+    Box::pin(async move { client.execute(request).await.map_err(Error::Inner) })
+}
+
+/// Whether the request itself is at fault, rather than the peer.
+fn is_callers(error: &::reqwest::Error) -> bool {
+    error.is_builder() || error.is_redirect()
+}
+
+/// The host as the caller wrote it.
+fn host_header(url: &Url) -> Option<HeaderValue> {
+    let host = url.host_str()?;
+    let host = match url.port() {
+        Some(port) => HeaderValue::try_from(format!("{host}:{port}")),
+        None => HeaderValue::try_from(host),
+    };
+    host.ok()
+}
+
+fn no_address(instance: &Instance) -> Rejected {
+    Rejected::new("client", Reason::NoInstance)
+        .caused_by(format!("`{instance}` cannot be the host of a URL"))
+}
