@@ -1,0 +1,29 @@
+//! The guides of `docs/`, compiled with the tests so that their examples stay true.
+
+macro_rules! guides {
+    ($($name:ident = $path:literal;)*) => {
+        $(
+            #[doc = include_str!(concat!("../", $path))]
+            mod $name {}
+        )*
+    };
+}
+
+guides! {
+    readme = "README.md";
+    balance = "docs/balance.md";
+    defaults = "docs/defaults.md";
+    design = "docs/design.md";
+    discovery = "docs/discovery.md";
+    observe = "docs/observe.md";
+    order = "docs/order.md";
+    bulkhead = "docs/layers/bulkhead.md";
+    circuit_breaker = "docs/layers/circuit_breaker.md";
+    fallback = "docs/layers/fallback.md";
+    retry = "docs/layers/retry.md";
+    timeout = "docs/layers/timeout.md";
+    consul = "docs/registries/consul.md";
+    eureka = "docs/registries/eureka.md";
+    file = "docs/registries/file.md";
+    memory = "docs/registries/memory.md";
+}

@@ -1,0 +1,301 @@
+//! The client around `reqwest`, against servers on loopback.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use buttress::client::Policy;
+use buttress::error::Reason;
+use buttress::registries::memory::Memory;
+use buttress::transport::reqwest::{Client, ClientError};
+use buttress::{Deadline, Instance, Rejected, Registry, Resolver};
+use tokio::net::TcpListener;
+
+#[tokio::test]
+async fn a_call_finds_an_instance_by_name_and_keeps_its_host() {
+    let registry = Memory::new();
+    let server = Server::start(|request| async move {
+        let host = request.headers()["host"].to_str().unwrap().to_owned();
+        format!("{host} {}", request.uri())
+    });
+    register(&registry, "orders", &server.await).await;
+    let client = client(&registry);
+
+    assert_eq!(text(client.get("http://orders/a?b=c")).await, "orders /a?b=c");
+    assert_eq!(text(client.get("http://orders:99/")).await, "orders:99 /");
+    let named = client.get("http://orders/").header("host", "shop.example");
+    assert_eq!(text(named).await, "shop.example /");
+}
+
+#[tokio::test]
+async fn each_attempt_goes_to_an_instance_not_yet_tried() {
+    let registry = Memory::new();
+    let mut servers = Vec::new();
+    for status in [503, 502, 200] {
+        let server = Server::status(status).await;
+        register(&registry, "orders", &server).await;
+        servers.push(server);
+    }
+    let answer = client(&registry).get("http://orders/").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    for server in servers {
+        assert!(server.calls() <= 1, "an instance was tried twice");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_safe_to_repeat_is_sent_once() {
+    let registry = Memory::new();
+    let server = Server::status(503).await;
+    register(&registry, "orders", &server).await;
+    let client = client(&registry);
+
+    client.post("http://orders/").send().await.unwrap();
+    assert_eq!(server.calls(), 1);
+    let keyed = client.post("http://orders/").idempotency_key(7);
+    assert_eq!(keyed.send().await.unwrap().status(), 503);
+    assert_eq!(server.calls(), 1 + 3);
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_sent_again_is_sent_once() {
+    let registry = Memory::new();
+    let server = Server::status(503).await;
+    register(&registry, "orders", &server).await;
+    let chunks = futures_util::stream::iter([Ok::<_, std::io::Error>("a"), Ok("b")]);
+    let request = client(&registry).put("http://orders/");
+    let request = request.body(reqwest::Body::wrap_stream(chunks));
+    assert_eq!(request.send().await.unwrap().status(), 503);
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_post_whose_connection_failed_is_tried_elsewhere() {
+    let registry = Memory::new();
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = gone.local_addr().unwrap();
+    drop(gone);
+    register_at(&registry, "orders", nobody).await;
+    let server = Server::status(200).await;
+    register(&registry, "orders", &server).await;
+    let client = client(&registry);
+    for _ in 0..8 {
+        let answer = client.post("http://orders/").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(server.calls(), 8);
+}
+
+#[tokio::test]
+async fn the_error_of_the_last_attempt_is_reqwests_own() {
+    let registry = Memory::new();
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = gone.local_addr().unwrap();
+    drop(gone);
+    register_at(&registry, "orders", nobody).await;
+    let error = client(&registry).get("http://orders/").send().await.unwrap_err();
+    let error = error.into_inner().expect("the error of the transport");
+    assert!(error.is_connect(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_registered_says_who_was_asked() {
+    let error = client(&Memory::new()).get("http://nobody/").send().await.unwrap_err();
+    let rejected = rejected(&error);
+    assert_eq!(rejected.reason(), Reason::Unresolved);
+    assert_eq!(rejected.name(), Some("nobody"));
+    let text = with_causes(&error);
+    assert!(text.contains("memory"), "{text}");
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_a_service_is_refused() {
+    let client = client(&Memory::new());
+    for url in ["http://127.0.0.1:1/", "http://[::1]:1/"] {
+        let error = client.get(url).send().await.unwrap_err();
+        assert_eq!(rejected(&error).reason(), Reason::NoService, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn passing_through_is_for_hosts_that_are_no_services() {
+    let registry = Memory::new();
+    let outside = Server::start(|_| async { "outside" }).await;
+    let inside = Server::start(|_| async { "inside" }).await;
+    register(&registry, "orders", &inside).await;
+    let client = client(&registry).pass_through();
+
+    assert_eq!(text(client.get("http://orders/")).await, "inside");
+    let by_address = format!("http://{}/", outside.address);
+    assert_eq!(text(client.get(by_address)).await, "outside");
+    let by_name = format!("http://localhost:{}/", outside.address.port());
+    assert_eq!(text(client.get(by_name)).await, "outside");
+}
+
+#[tokio::test]
+async fn nothing_passes_through_while_no_registry_can_be_asked() {
+    let registry = Memory::new();
+    registry.set_down(true);
+    let client = client(&registry).pass_through();
+    let error = Deadline::within(Duration::from_millis(200))
+        .scope(client.get("http://localhost:1/").send())
+        .await
+        .unwrap_err();
+    assert_eq!(rejected(&error).layer(), "resolver", "{error:?}");
+}
+
+#[tokio::test]
+async fn the_total_timeout_bounds_all_attempts() {
+    let registry = Memory::new();
+    let server = Server::start(|_| std::future::pending::<&str>()).await;
+    register(&registry, "orders", &server).await;
+    let policy = Policy::new()
+        .timeout(Duration::from_millis(150))
+        .attempt_timeout(Duration::from_millis(60));
+    let client = client(&registry).policy("orders", policy);
+
+    let error = client.get("http://orders/").send().await.unwrap_err();
+    assert!(rejected(&error).is_timeout(), "{error:?}");
+    assert!(server.calls() >= 2, "the attempt's timeout came first");
+}
+
+#[tokio::test]
+async fn the_timeout_of_a_request_bounds_the_whole_call() {
+    let registry = Memory::new();
+    let server = Server::start(|_| std::future::pending::<&str>()).await;
+    register(&registry, "orders", &server).await;
+    let request = client(&registry).get("http://orders/");
+    let error = request.timeout(Duration::from_millis(50)).send().await.unwrap_err();
+    assert!(rejected(&error).is_timeout(), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_deadline_bounds_the_body_too() {
+    let registry = Memory::new();
+    let server = Server::start(|_| async {
+        axum::body::Body::from_stream(futures_util::stream::pending::<Result<&str, BoxError>>())
+    });
+    register(&registry, "orders", &server.await).await;
+    let client = client(&registry);
+    let answer = Deadline::within(Duration::from_millis(300))
+        .scope(client.get("http://orders/").send())
+        .await
+        .unwrap();
+    let error = answer.text().await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_breaker_is_steered_by_the_services_name() {
+    let registry = Memory::new();
+    let server = Server::status(200).await;
+    register(&registry, "orders", &server).await;
+    let client = client(&registry);
+    let orders = client.service("orders");
+
+    orders.breaker().force_open();
+    let error = client.get("http://orders/").send().await.unwrap_err();
+    assert_eq!(rejected(&error).reason(), Reason::ForcedOpen);
+    orders.breaker().close();
+    client.get("http://orders/").send().await.unwrap();
+    assert_eq!(orders.instances().len(), 1);
+}
+
+#[tokio::test]
+async fn answers_of_500_open_the_breaker() {
+    let registry = Memory::new();
+    let server = Server::status(500).await;
+    register(&registry, "orders", &server).await;
+    let client = client(&registry);
+    for _ in 0..200 {
+        let _ = client.get("http://orders/").send().await;
+    }
+    let error = client.get("http://orders/").send().await.unwrap_err();
+    assert!(rejected(&error).is_open(), "{error:?}");
+    assert!(server.calls() < 200);
+}
+
+#[tokio::test]
+async fn calls_above_the_limit_are_refused() {
+    let registry = Memory::new();
+    let server = Server::start(|_| std::future::pending::<&str>()).await;
+    register(&registry, "orders", &server).await;
+    let client = client(&registry).policy("orders", Policy::new().outstanding(1));
+    let first = tokio::spawn(client.get("http://orders/").send());
+    while server.calls() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let error = client.get("http://orders/").send().await.unwrap_err();
+    assert_eq!(rejected(&error).reason(), Reason::Full { limit: 1 });
+    first.abort();
+}
+
+type BoxError = buttress::BoxError;
+
+fn client(registry: &Memory) -> Client {
+    let resolver = Resolver::new(registry.clone());
+    Client::new(reqwest::Client::new(), resolver)
+}
+
+async fn text(request: buttress::transport::reqwest::RequestBuilder) -> String {
+    request.send().await.unwrap().text().await.unwrap()
+}
+
+fn rejected(error: &ClientError) -> &Rejected {
+    Rejected::find(error).unwrap_or_else(|| panic!("no refusal: {error:?}"))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(with_causes).unwrap_or_default();
+    format!("{error}: {cause}")
+}
+
+async fn register(registry: &Memory, service: &str, server: &Server) {
+    register_at(registry, service, server.address).await;
+}
+
+async fn register_at(registry: &Memory, service: &str, address: SocketAddr) {
+    let instance = Instance::new(address.to_string(), address.ip().to_string(), address.port());
+    let ttl = Duration::from_secs(3600);
+    registry.register(service, &instance, ttl).await.unwrap();
+}
+
+/// A server that counts its calls.
+struct Server {
+    address: SocketAddr,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Server {
+    async fn start<F, Fut, Res>(answer: F) -> Self
+    where
+        F: Fn(Request) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Res> + Send + 'static,
+        Res: IntoResponse + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let app = Router::new().fallback(move |request: Request| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            answer(request)
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { address, calls }
+    }
+
+    async fn status(status: u16) -> Self {
+        let status = StatusCode::from_u16(status).unwrap();
+        Self::start(move |_| async move { status }).await
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
