@@ -1,4 +1,94 @@
-//! Call your peers by name and survive what the network, the peers and the registry do to it.
+//! Call your peers by name and survive what the network, the peers and the registry do to it: [tower] layers and
+//! service discovery.
+//!
+//! ```text
+//!  registries ──Update──▶ discovery ──Snapshot──┐
+//!  (one file each)        (cache, guard)        ▼
+//!  caller ─▶ client ─▶ timeout · bulkhead ─▶ balance ─▶ timeout of an attempt ─▶ transport
+//!            (policy   retry · circuit       pick by                             (reqwest)
+//!             by name)  breaker              load ◀──── outcome ◀──── classify ◀─────┘
+//! ```
+//!
+//! [tower]: https://docs.rs/tower
+//!
+//! # A client that calls services by name
+//!
+//! With the feature `reqwest`; the whole stack, each service with its own state.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), buttress::BoxError> {
+//! use std::time::Duration;
+//!
+//! use buttress::client::Policy;
+//! use buttress::registries::memory::Memory;
+//! use buttress::transport::reqwest::Client;
+//! use buttress::{Rejected, Resolver};
+//!
+//! let client = Client::new(reqwest::Client::new(), Resolver::new(Memory::new()))
+//!     .policy("orders", Policy::new().timeout(Duration::from_secs(2)));
+//!
+//! // Nobody registered yet, and the error says so.
+//! let error = client.get("http://orders/7").send().await.unwrap_err();
+//! let rejected = Rejected::find(&error).expect("a refusal");
+//! assert_eq!(rejected.to_string(), "resolver `orders`: no instance is known");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # A layer around any service
+//!
+//! Each layer works alone. What is shared or steered is a handle, and `layer()` makes layers that share it.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), buttress::BoxError> {
+//! use std::time::Duration;
+//!
+//! use buttress::algo::breaker::{Settings, State};
+//! use buttress::layers::circuit_breaker::CircuitBreaker;
+//! use buttress::layers::timeout::TimeoutLayer;
+//! use buttress::BoxError;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! let breaker = CircuitBreaker::new("prices", Settings::default());
+//! let prices = ServiceBuilder::new()
+//!     .layer(breaker.layer())
+//!     .layer(TimeoutLayer::new(Duration::from_millis(500)))
+//!     .service(service_fn(|km: u64| async move { Ok::<_, BoxError>(350 + 120 * km) }));
+//!
+//! assert_eq!(prices.oneshot(10).await?, 1550);
+//! assert_eq!(breaker.state(), State::Closed);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! None is on by default. A feature stands where a dependency enters.
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `reqwest` | [`transport::reqwest`]: the client around a `reqwest::Client` |
+//! | `consul` | [`registries::consul`] |
+//! | `eureka` | [`registries::eureka`] |
+//! | `file` | [`registries::file`]: a TOML or JSON file that is watched |
+//! | `metrics` | [`observe::MetricsObserver`]: events as figures |
+//! | `tracing` | [`observe::TracingObserver`]: events as `tracing` events |
+//!
+//! # Modules, as a call meets them
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`transport`] | where foreign crates meet this one |
+//! | [`client`] | the whole stack by service name, for any transport |
+//! | [`layers`] | timeout, bulkhead, retry, circuit breaker, fallback |
+//! | [`balance`] | sends each call to one of the instances |
+//! | [`discovery`] | the instances: cache, guard, freshness, registration |
+//! | [`registries`] | Consul, Eureka, a file, memory |
+//! | [`error`](mod@error), [`classify`], [`deadline`], [`observe`] | what all of them share |
+//! | [`clock`], [`rng`] | the only readers of time and chance |
+//! | [`algo`] | the decisions: windows, state machines, picks. Pure functions of their arguments |
 
 pub mod algo;
 pub mod balance;
@@ -8,6 +98,8 @@ pub mod clock;
 pub mod deadline;
 pub mod discovery;
 pub mod error;
+#[cfg(doctest)]
+mod guide;
 pub mod layers;
 pub mod observe;
 pub mod registries;
@@ -16,5 +108,5 @@ pub mod transport;
 
 pub use classify::{Classify, Outcome};
 pub use deadline::Deadline;
-pub use discovery::{Instance, Registry};
+pub use discovery::{Instance, Registry, Resolver};
 pub use error::{BoxError, Error, ErrorLayer, Rejected};
