@@ -40,6 +40,11 @@ impl Tally {
         }
     }
 
+    /// Those that neither failed nor were slow.
+    pub fn good(self) -> u32 {
+        self.calls + self.slow_failures - self.failures - self.slow
+    }
+
     /// The share of failures, from 0 to 1; 0 without calls.
     pub fn failure_rate(self) -> f64 {
         share(self.failures, self.calls)

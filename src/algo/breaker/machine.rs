@@ -115,15 +115,11 @@ struct Wait {
 impl Breaker {
     /// A closed breaker.
     pub fn new(settings: Settings, now: Instant) -> Self {
-        let window = match settings.window {
-            Window::Calls(calls) => Calls::Last(CountWindow::new(calls)),
-            Window::Time(length) => Calls::Within(TimeWindow::new(length, now)),
-        };
         Self {
-            settings,
             phase: Phase::Closed,
             epoch: 0,
-            window,
+            window: Calls::new(settings.window, now),
+            settings,
             failures_in_row: 0,
             asked_until: None,
             openings: 0,
@@ -291,6 +287,15 @@ impl Breaker {
         self.enter(Phase::MetricsOnly);
     }
 
+    /// Goes by other settings from now on, in the state it is in and with what it counted; a window of another shape
+    /// starts empty.
+    pub fn reconfigure(&mut self, settings: Settings, now: Instant) {
+        if settings.window != self.settings.window {
+            self.window = Calls::new(settings.window, now);
+        }
+        self.settings = settings;
+    }
+
     /// Whether a change waits to be told.
     pub fn has_changed(&self) -> bool {
         !self.changes.is_empty()
@@ -324,24 +329,41 @@ impl Breaker {
                 }
             }
             Phase::HalfOpen { back, .. } => {
-                let all = self.settings.half_open_calls;
-                let missing = all - back.calls;
+                let missing = self.settings.half_open_calls.saturating_sub(back.calls);
                 if self.settings.await_all_probes && missing > 0 {
                     return;
                 }
-                let best = Tally { calls: all, ..back };
-                let worst = Tally {
-                    failures: back.failures + missing,
-                    slow: back.slow + missing,
-                    ..best
-                };
-                if self.too_bad(best) {
-                    self.open(now, rng);
-                } else if !self.too_bad(worst) {
-                    self.close();
+                match self.verdict(back, missing) {
+                    Some(State::Open) => self.open(now, rng),
+                    Some(_) => self.close(),
+                    None => {}
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What the probes that came back decide, whatever becomes of those that are `missing`.
+    fn verdict(&self, back: Tally, missing: u32) -> Option<State> {
+        let calls = back.calls + missing;
+        let worst = Tally {
+            calls,
+            failures: back.failures + missing,
+            slow: back.slow + missing,
+            slow_failures: back.slow_failures + missing,
+        };
+        let best = Tally { calls, ..back };
+        let (opens, closes) = match self.settings.half_open_successes {
+            Some(wanted) => {
+                let wanted = wanted.min(self.settings.half_open_calls);
+                (best.good() < wanted, worst.good() >= wanted)
+            }
+            None => (self.too_bad(best), !self.too_bad(worst)),
+        };
+        match (opens, closes) {
+            (true, _) => Some(State::Open),
+            (false, true) => Some(State::Closed),
+            (false, false) => None,
         }
     }
 
@@ -358,15 +380,17 @@ impl Breaker {
         if !wait.is_over(now) {
             return;
         }
+        let hung = admitted - back.calls;
         let judged = Tally {
             calls: admitted,
-            failures: back.failures + (admitted - back.calls),
+            failures: back.failures + hung,
             ..back
         };
-        if self.settings.await_all_probes || back.calls == 0 || self.too_bad(judged) {
-            self.open(wait.since + wait.length, rng);
-        } else {
+        let told = back.calls > 0 && !self.settings.await_all_probes;
+        if told && self.verdict(judged, 0) == Some(State::Closed) {
             self.close();
+        } else {
+            self.open(wait.since + wait.length, rng);
         }
     }
 
@@ -434,6 +458,13 @@ impl Phase {
 }
 
 impl Calls {
+    fn new(window: Window, now: Instant) -> Self {
+        match window {
+            Window::Calls(calls) => Self::Last(CountWindow::new(calls)),
+            Window::Time(length) => Self::Within(TimeWindow::new(length, now)),
+        }
+    }
+
     fn record(&mut self, now: Instant, failed: bool, slow: bool) {
         match self {
             Self::Last(window) => window.record(failed, slow),
@@ -592,6 +623,51 @@ mod tests {
         }
         bench.call(false);
         assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn with_a_wanted_number_of_successes_half_open_decides_by_that() {
+        use State::{Closed, HalfOpen, Open};
+        let cases: [&[(bool, State)]; 3] = [
+            &[(false, HalfOpen), (false, Closed)],
+            &[(true, HalfOpen), (true, HalfOpen), (true, Open)],
+            &[
+                (true, HalfOpen),
+                (false, HalfOpen),
+                (true, HalfOpen),
+                (false, Closed),
+            ],
+        ];
+        for case in cases {
+            let mut bench = Bench::new(brittle().half_open_successes(2));
+            bench.breaker.half_open(bench.now());
+            for &(failed, state) in case {
+                bench.call(failed);
+                assert_eq!(bench.state(), state, "{case:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_settings_keep_the_state_the_calls_and_the_tickets() {
+        let mut bench = Bench::new(Settings::default());
+        bench.call(true);
+        let ticket = bench.acquire().expect("admitted");
+        let now = bench.now();
+        bench
+            .breaker
+            .reconfigure(brittle().consecutive_failures(2), now);
+        bench.end(ticket, true);
+        assert_eq!(bench.left(), ms(1000));
+
+        bench.at = 1000;
+        bench.call(false);
+        bench.call(true);
+        let now = bench.now();
+        bench.breaker.reconfigure(brittle().half_open_calls(1), now);
+        assert!(bench.acquire().is_err());
+        bench.at = 2000;
+        assert_eq!(bench.state(), State::Open);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub struct Settings {
     pub(super) open_max: Duration,
     pub(super) open_jitter: f64,
     pub(super) half_open_calls: u32,
+    pub(super) half_open_successes: Option<u32>,
     pub(super) half_open_limit: Option<Duration>,
     pub(super) await_all_probes: bool,
     pub(super) cancelled: Cancelled,
@@ -195,6 +196,21 @@ impl Settings {
         self
     }
 
+    /// Closes after so many probes that succeeded and were not slow, and opens once too few are left for that; more
+    /// than [`half_open_calls`](Self::half_open_calls) means all of them. Off by default: the rates decide, as they do
+    /// when it is closed.
+    ///
+    /// # Panics
+    ///
+    /// If `successes` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn half_open_successes(mut self, successes: u32) -> Self {
+        assert!(successes > 0, "half_open_successes must be at least 1");
+        self.half_open_successes = Some(successes);
+        self
+    }
+
     /// How long it stays half-open at most. Then the probes that came back decide, and one that is still out counts
     /// as failed; if none came back, it opens. So a probe that hangs blocks nothing, and thin traffic can close it.
     /// Should be longer than a call may take. Default: as [`open_wait`](Self::open_wait).
@@ -241,6 +257,7 @@ impl Default for Settings {
             open_max: Duration::from_secs(60),
             open_jitter: 0.5,
             half_open_calls: 5,
+            half_open_successes: None,
             half_open_limit: None,
             await_all_probes: false,
             cancelled: Cancelled::Failure,

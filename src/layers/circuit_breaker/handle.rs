@@ -77,6 +77,12 @@ impl CircuitBreaker {
         self.with(|breaker, now| breaker.figures(now, &mut ThreadRng))
     }
 
+    /// Goes by other settings from now on, in the state it is in and with what it counted; a window of another shape
+    /// starts empty.
+    pub fn reconfigure(&self, settings: Settings) {
+        self.with(|breaker, now| breaker.reconfigure(settings, now));
+    }
+
     /// Closes it and forgets what it counted. The results of calls under way are dropped; so they are whenever the
     /// state changes.
     pub fn close(&self) {
