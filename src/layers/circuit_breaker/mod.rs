@@ -1,1 +1,43 @@
-//! The circuit_breaker layer.
+//! Stops calling a peer that fails, and finds out when it works again.
+//!
+//! Calls flow and are counted while the breaker is closed. When too many of them fail or are slow it opens and refuses
+//! for a while; then it is half-open, and a set number of probes decides whether it closes or opens for longer.
+//! [`Settings`](crate::algo::breaker::Settings) says when.
+//!
+//! A [`CircuitBreaker`] is the handle: named, cheap to clone, read and steered while calls flow. Each
+//! [`layer`](CircuitBreaker::layer) of one handle shares its state, so that one breaker guards one peer however many
+//! services call it. A refused call ends with [`Rejected`](crate::Rejected), which says who refused and when to come
+//! back; an open breaker refuses without waiting for the service inside to be ready.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! use buttress::algo::breaker::{Settings, State};
+//! use buttress::layers::circuit_breaker::CircuitBreaker;
+//! use buttress::{BoxError, Rejected};
+//! use tower::{Service, ServiceBuilder, ServiceExt};
+//!
+//! let breaker = CircuitBreaker::new("orders", Settings::default().consecutive_failures(3));
+//! let mut service = ServiceBuilder::new()
+//!     .layer(breaker.layer())
+//!     .service_fn(|_: ()| async { Err::<(), BoxError>("connection reset".into()) });
+//!
+//! for _ in 0..3 {
+//!     let error = service.ready().await.unwrap().call(()).await.unwrap_err();
+//!     assert_eq!(error.to_string(), "connection reset");
+//! }
+//! let error = service.ready().await.unwrap().call(()).await.unwrap_err();
+//! assert!(Rejected::find(&*error).unwrap().is_open());
+//! assert_eq!(breaker.state(), State::Open);
+//! # }
+//! ```
+
+mod future;
+mod handle;
+mod layer;
+mod service;
+
+pub use future::CircuitBreakerFuture;
+pub use handle::{CircuitBreaker, Permit};
+pub use layer::CircuitBreakerLayer;
+pub use service::CircuitBreakerService;

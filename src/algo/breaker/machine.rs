@@ -1,0 +1,1081 @@
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::State;
+use super::settings::{Cancelled, Settings, Window};
+use crate::algo::Rng;
+use crate::algo::window::{CountWindow, Tally, TimeWindow};
+
+/// A circuit breaker.
+///
+/// A call asks with [`acquire`](Self::acquire) and gives its ticket back once, with [`record`](Self::record),
+/// [`cancel`](Self::cancel) or [`release`](Self::release). Time that has passed takes effect at the next look: an open
+/// breaker turns half-open when a call asks after the wait, and a half-open one past its limit has decided at that
+/// limit, whenever it is looked at.
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    settings: Settings,
+    phase: Phase,
+    /// How many times it changed, so that a ticket of an earlier state can be told.
+    epoch: u64,
+    window: Calls,
+    failures_in_row: u32,
+    /// Until when the peer asked not to be called.
+    asked_until: Option<Instant>,
+    /// How many times it opened since it was last closed.
+    openings: u32,
+    refused: u64,
+    changes: VecDeque<Change>,
+}
+
+/// The right to make one call, in the state in which it was given.
+#[derive(Debug)]
+#[must_use]
+pub struct Ticket {
+    epoch: u64,
+}
+
+/// How a call went.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Whether it failed.
+    pub failed: bool,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// How long the peer asks to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why a call may not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The state that refuses: open, half-open or forced open.
+    pub state: State,
+    /// How long that may last at most, where it ends by itself.
+    pub retry_after: Option<Duration>,
+}
+
+/// A step from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The state it left.
+    pub from: State,
+    /// The state it is in.
+    pub to: State,
+}
+
+/// What a breaker knows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figures {
+    /// Its state.
+    pub state: State,
+    /// The calls it judges by: those in the window; of an open breaker those that opened it; of a half-open one the
+    /// probes that came back. Nothing in the states that do not count.
+    pub calls: Tally,
+    /// The share of failures in `calls`, from 0 to 1; none below the minimum of calls.
+    pub failure_rate: Option<f64>,
+    /// The share of slow calls in `calls`, from 0 to 1; none below the minimum of calls.
+    pub slow_rate: Option<f64>,
+    /// How many calls were refused since the state began.
+    pub refused: u64,
+    /// How long it stays open; zero once the next call may probe.
+    pub retry_after: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Closed,
+    Open {
+        wait: Wait,
+        cause: Tally,
+    },
+    HalfOpen {
+        wait: Wait,
+        admitted: u32,
+        back: Tally,
+    },
+    ForcedOpen,
+    Disabled,
+    MetricsOnly,
+}
+
+#[derive(Clone, Debug)]
+enum Calls {
+    Last(CountWindow),
+    Within(TimeWindow),
+}
+
+/// A length of time from a moment on; unlike its end, it cannot lie beyond what the clock can hold.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    since: Instant,
+    length: Duration,
+}
+
+impl Breaker {
+    /// A closed breaker.
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        Self {
+            phase: Phase::Closed,
+            epoch: 0,
+            window: Calls::new(settings.window, now),
+            settings,
+            failures_in_row: 0,
+            asked_until: None,
+            openings: 0,
+            refused: 0,
+            changes: VecDeque::new(),
+        }
+    }
+
+    /// Asks for one call.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not be made now.
+    pub fn acquire(&mut self, now: Instant, rng: &mut impl Rng) -> Result<Ticket, Refusal> {
+        if let Some(refusal) = self.refusal(now, rng) {
+            self.refused += 1;
+            return Err(refusal);
+        }
+        if let Phase::Open { .. } = self.phase {
+            self.half_open(now);
+        }
+        if let Phase::HalfOpen { admitted, .. } = &mut self.phase {
+            *admitted += 1;
+        }
+        Ok(Ticket { epoch: self.epoch })
+    }
+
+    /// Why a call would be refused now, without asking for one.
+    pub fn refusal(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Refusal> {
+        self.expire(now, rng);
+        let retry_after = match self.phase {
+            Phase::Open { wait, .. } if !wait.is_over(now) => Some(wait.left(now)),
+            Phase::HalfOpen { wait, admitted, .. } if admitted >= self.settings.half_open_calls => {
+                Some(wait.left(now))
+            }
+            Phase::ForcedOpen => None,
+            _ => return None,
+        };
+        Some(Refusal {
+            state: self.phase.state(),
+            retry_after,
+        })
+    }
+
+    /// Counts a call that ended. Without effect if the state has changed since it was admitted.
+    pub fn record(&mut self, ticket: Ticket, call: Call, now: Instant, rng: &mut impl Rng) {
+        self.expire(now, rng);
+        if ticket.epoch != self.epoch {
+            return;
+        }
+        let slow = call.elapsed > self.settings.slow_call;
+        match &mut self.phase {
+            Phase::Closed | Phase::MetricsOnly => self.window.record(now, call.failed, slow),
+            Phase::HalfOpen { back, .. } => *back += Tally::one(call.failed, slow),
+            Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled => return,
+        }
+        self.failures_in_row = match call.failed {
+            true => self.failures_in_row.saturating_add(1),
+            false => 0,
+        };
+        if let Some(wait) = call.retry_after {
+            let until = now.checked_add(wait.min(self.longest_wait()));
+            self.asked_until = self.asked_until.max(until);
+        }
+        self.judge(now, rng);
+    }
+
+    /// Counts a call that was given up after `elapsed`, as the settings have it.
+    pub fn cancel(&mut self, ticket: Ticket, elapsed: Duration, now: Instant, rng: &mut impl Rng) {
+        let counts = match self.settings.cancelled {
+            Cancelled::Failure => true,
+            Cancelled::FailureAfter(long) => elapsed >= long,
+            Cancelled::Ignored => false,
+        };
+        if counts {
+            self.record(ticket, Call::failed(elapsed), now, rng);
+        } else {
+            self.release(ticket, now, rng);
+        }
+    }
+
+    /// Takes a ticket back without counting the call: another may probe in its place.
+    pub fn release(&mut self, ticket: Ticket, now: Instant, rng: &mut impl Rng) {
+        self.expire(now, rng);
+        if ticket.epoch != self.epoch {
+            return;
+        }
+        if let Phase::HalfOpen { admitted, .. } = &mut self.phase {
+            *admitted -= 1;
+        }
+    }
+
+    /// What it knows at `now`.
+    pub fn figures(&mut self, now: Instant, rng: &mut impl Rng) -> Figures {
+        self.expire(now, rng);
+        let (calls, minimum) = match self.phase {
+            Phase::Closed | Phase::MetricsOnly => (self.window.tally(now), self.minimum()),
+            Phase::Open { cause, .. } => (cause, self.minimum()),
+            Phase::HalfOpen { back, .. } => (back, self.settings.half_open_calls),
+            Phase::ForcedOpen | Phase::Disabled => (Tally::default(), u32::MAX),
+        };
+        let enough = calls.calls >= minimum;
+        Figures {
+            state: self.phase.state(),
+            calls,
+            failure_rate: enough.then(|| calls.failure_rate()),
+            slow_rate: enough.then(|| calls.slow_rate()),
+            refused: self.refused,
+            retry_after: match self.phase {
+                Phase::Open { wait, .. } => Some(wait.left(now)),
+                _ => None,
+            },
+        }
+    }
+
+    /// Closes it and forgets what it counted, the calls under way and earlier openings.
+    pub fn close(&mut self) {
+        self.openings = 0;
+        self.window.clear();
+        self.enter(Phase::Closed);
+    }
+
+    /// Opens it for `wait`, as if it had opened by itself.
+    pub fn open_for(&mut self, wait: Duration, now: Instant) {
+        let cause = match self.phase {
+            Phase::Closed | Phase::MetricsOnly => self.window.tally(now),
+            Phase::Open { cause, .. } => cause,
+            Phase::HalfOpen { back, .. } => back,
+            Phase::ForcedOpen | Phase::Disabled => Tally::default(),
+        };
+        self.openings = self.openings.saturating_add(1);
+        let wait = Wait {
+            since: now,
+            length: wait,
+        };
+        self.enter(Phase::Open { wait, cause });
+    }
+
+    /// Lets the next calls probe.
+    pub fn half_open(&mut self, now: Instant) {
+        let limit = self.settings.half_open_limit;
+        self.enter(Phase::HalfOpen {
+            wait: Wait {
+                since: now,
+                length: limit.unwrap_or(self.settings.open_wait),
+            },
+            admitted: 0,
+            back: Tally::default(),
+        });
+    }
+
+    /// Refuses every call until another state is set.
+    pub fn force_open(&mut self) {
+        self.enter(Phase::ForcedOpen);
+    }
+
+    /// Lets every call through, uncounted, until another state is set.
+    pub fn disable(&mut self) {
+        self.enter(Phase::Disabled);
+    }
+
+    /// Lets every call through and counts, until another state is set.
+    pub fn metrics_only(&mut self) {
+        self.window.clear();
+        self.enter(Phase::MetricsOnly);
+    }
+
+    /// Goes by other settings from now on, in the state it is in and with what it counted; a window of another shape
+    /// starts empty.
+    pub fn reconfigure(&mut self, settings: Settings, now: Instant) {
+        if settings.window != self.settings.window {
+            self.window = Calls::new(settings.window, now);
+        }
+        self.settings = settings;
+    }
+
+    /// Whether a change waits to be told.
+    pub fn has_changed(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// The oldest change that was not told yet.
+    pub fn next_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    /// Every way from one state to another leads through here.
+    fn enter(&mut self, phase: Phase) {
+        let (from, to) = (self.phase.state(), phase.state());
+        if from != to {
+            self.changes.push_back(Change { from, to });
+        }
+        self.phase = phase;
+        self.epoch += 1;
+        self.failures_in_row = 0;
+        self.asked_until = None;
+        self.refused = 0;
+    }
+
+    fn judge(&mut self, now: Instant, rng: &mut impl Rng) {
+        match self.phase {
+            Phase::Closed => {
+                let calls = self.window.tally(now);
+                let in_row = self.failures_in_row >= self.settings.consecutive_failures;
+                if in_row || (calls.calls >= self.minimum() && self.too_bad(calls)) {
+                    self.open(now, rng);
+                }
+            }
+            Phase::HalfOpen { back, .. } => {
+                let missing = self.settings.half_open_calls.saturating_sub(back.calls);
+                if self.settings.await_all_probes && missing > 0 {
+                    return;
+                }
+                match self.verdict(back, missing) {
+                    Some(State::Open) => self.open(now, rng),
+                    Some(_) => self.close(),
+                    None => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What the probes that came back decide, whatever becomes of those that are `missing`.
+    fn verdict(&self, back: Tally, missing: u32) -> Option<State> {
+        let calls = back.calls + missing;
+        let worst = Tally {
+            calls,
+            failures: back.failures + missing,
+            slow: back.slow + missing,
+            slow_failures: back.slow_failures + missing,
+        };
+        let best = Tally { calls, ..back };
+        let (opens, closes) = match self.settings.half_open_successes {
+            Some(wanted) => {
+                let wanted = wanted.min(self.settings.half_open_calls);
+                (best.good() < wanted, worst.good() >= wanted)
+            }
+            None => (self.too_bad(best), !self.too_bad(worst)),
+        };
+        match (opens, closes) {
+            (true, _) => Some(State::Open),
+            (false, true) => Some(State::Closed),
+            (false, false) => None,
+        }
+    }
+
+    /// Ends a half-open state that has reached its limit, as of that limit.
+    fn expire(&mut self, now: Instant, rng: &mut impl Rng) {
+        let Phase::HalfOpen {
+            wait,
+            admitted,
+            back,
+        } = self.phase
+        else {
+            return;
+        };
+        if !wait.is_over(now) {
+            return;
+        }
+        let hung = admitted - back.calls;
+        let judged = Tally {
+            calls: admitted,
+            failures: back.failures + hung,
+            ..back
+        };
+        let told = back.calls > 0 && !self.settings.await_all_probes;
+        if told && self.verdict(judged, 0) == Some(State::Closed) {
+            self.close();
+        } else {
+            self.open(wait.since + wait.length, rng);
+        }
+    }
+
+    fn open(&mut self, at: Instant, rng: &mut impl Rng) {
+        let longest = self.longest_wait();
+        let growth = self.settings.open_multiplier.powf(f64::from(self.openings));
+        let grown = self.settings.open_wait.as_secs_f64() * growth;
+        let capped = grown.min(longest.as_secs_f64());
+        let jittered = capped * (1.0 - self.settings.open_jitter * rng.unit());
+        // Past what a duration holds there is only "for ever".
+        let own = Duration::try_from_secs_f64(jittered).unwrap_or(longest);
+        let asked = self
+            .asked_until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(at));
+        self.open_for(own.max(asked), at);
+    }
+
+    fn longest_wait(&self) -> Duration {
+        self.settings.open_max.max(self.settings.open_wait)
+    }
+
+    fn too_bad(&self, calls: Tally) -> bool {
+        calls.failure_rate() >= self.settings.failure_rate
+            || calls.slow_rate() >= self.settings.slow_rate
+    }
+
+    fn minimum(&self) -> u32 {
+        match self.settings.window {
+            Window::Calls(size) => self.settings.minimum_calls.min(size),
+            Window::Time(_) => self.settings.minimum_calls,
+        }
+    }
+}
+
+impl Call {
+    /// A success that took `elapsed`.
+    pub fn succeeded(elapsed: Duration) -> Self {
+        Self {
+            failed: false,
+            elapsed,
+            retry_after: None,
+        }
+    }
+
+    /// A failure that took `elapsed`.
+    pub fn failed(elapsed: Duration) -> Self {
+        Self {
+            failed: true,
+            ..Self::succeeded(elapsed)
+        }
+    }
+}
+
+impl Phase {
+    fn state(&self) -> State {
+        match self {
+            Self::Closed => State::Closed,
+            Self::Open { .. } => State::Open,
+            Self::HalfOpen { .. } => State::HalfOpen,
+            Self::ForcedOpen => State::ForcedOpen,
+            Self::Disabled => State::Disabled,
+            Self::MetricsOnly => State::MetricsOnly,
+        }
+    }
+}
+
+impl Calls {
+    fn new(window: Window, now: Instant) -> Self {
+        match window {
+            Window::Calls(calls) => Self::Last(CountWindow::new(calls)),
+            Window::Time(length) => Self::Within(TimeWindow::new(length, now)),
+        }
+    }
+
+    fn record(&mut self, now: Instant, failed: bool, slow: bool) {
+        match self {
+            Self::Last(window) => window.record(failed, slow),
+            Self::Within(window) => window.record(now, failed, slow),
+        }
+    }
+
+    fn tally(&mut self, now: Instant) -> Tally {
+        match self {
+            Self::Last(window) => window.tally(),
+            Self::Within(window) => window.tally(now),
+        }
+    }
+
+    fn clear(&mut self) {
+        match self {
+            Self::Last(window) => window.clear(),
+            Self::Within(window) => window.clear(),
+        }
+    }
+}
+
+impl Wait {
+    fn left(self, now: Instant) -> Duration {
+        self.length
+            .saturating_sub(now.saturating_duration_since(self.since))
+    }
+
+    fn is_over(self, now: Instant) -> bool {
+        self.left(now).is_zero()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Draws the same number each time.
+    struct Always(f64);
+
+    impl crate::algo::Rng for Always {
+        fn next_u64(&mut self) -> u64 {
+            unreachable!("only the unit draw is used")
+        }
+
+        fn unit(&mut self) -> f64 {
+            self.0
+        }
+    }
+
+    /// A breaker and a clock in milliseconds.
+    struct Bench {
+        breaker: Breaker,
+        start: Instant,
+        at: u64,
+        rng: Always,
+    }
+
+    impl Bench {
+        fn new(settings: Settings) -> Self {
+            #[allow(clippy::disallowed_methods)]
+            let start = Instant::now();
+            Self {
+                breaker: Breaker::new(settings, start),
+                start,
+                at: 0,
+                rng: Always(0.0),
+            }
+        }
+
+        fn now(&self) -> Instant {
+            self.start + Duration::from_millis(self.at)
+        }
+
+        fn acquire(&mut self) -> Result<Ticket, Refusal> {
+            self.breaker.acquire(self.now(), &mut self.rng)
+        }
+
+        fn end(&mut self, ticket: Ticket, failed: bool) {
+            let call = Call {
+                failed,
+                ..Call::succeeded(Duration::ZERO)
+            };
+            self.breaker.record(ticket, call, self.now(), &mut self.rng);
+        }
+
+        fn call(&mut self, failed: bool) {
+            let ticket = self.acquire().expect("admitted");
+            self.end(ticket, failed);
+        }
+
+        fn figures(&mut self) -> Figures {
+            self.breaker.figures(self.now(), &mut self.rng)
+        }
+
+        fn state(&mut self) -> State {
+            self.figures().state
+        }
+
+        fn left(&mut self) -> Duration {
+            self.figures().retry_after.expect("open")
+        }
+    }
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Opens on the first failure, for 1 s, with 4 probes.
+    fn brittle() -> Settings {
+        Settings::default()
+            .consecutive_failures(1)
+            .open_wait(ms(1000))
+            .half_open_calls(4)
+    }
+
+    #[test]
+    fn half_open_decides_as_soon_as_the_rest_cannot_change_the_verdict() {
+        use State::{Closed, HalfOpen, Open};
+        // (failed, state after it), with 4 probes and half of them enough to open.
+        let cases: [&[(bool, State)]; 5] = [
+            &[(true, HalfOpen), (true, Open)],
+            &[(true, HalfOpen), (false, HalfOpen), (true, Open)],
+            &[(false, HalfOpen), (false, HalfOpen), (false, Closed)],
+            &[
+                (true, HalfOpen),
+                (false, HalfOpen),
+                (false, HalfOpen),
+                (false, Closed),
+            ],
+            &[
+                (false, HalfOpen),
+                (false, HalfOpen),
+                (true, HalfOpen),
+                (true, Open),
+            ],
+        ];
+        for case in cases {
+            let mut bench = Bench::new(brittle());
+            bench.breaker.half_open(bench.now());
+            for &(failed, state) in case {
+                bench.call(failed);
+                assert_eq!(bench.state(), state, "{case:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_breaker_that_awaits_all_probes_does_not_decide_early() {
+        let mut bench = Bench::new(brittle().await_all_probes(true));
+        bench.breaker.half_open(bench.now());
+        for _ in 0..3 {
+            bench.call(false);
+            assert_eq!(bench.state(), State::HalfOpen);
+        }
+        bench.call(false);
+        assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn with_a_wanted_number_of_successes_half_open_decides_by_that() {
+        use State::{Closed, HalfOpen, Open};
+        let cases: [&[(bool, State)]; 3] = [
+            &[(false, HalfOpen), (false, Closed)],
+            &[(true, HalfOpen), (true, HalfOpen), (true, Open)],
+            &[
+                (true, HalfOpen),
+                (false, HalfOpen),
+                (true, HalfOpen),
+                (false, Closed),
+            ],
+        ];
+        for case in cases {
+            let mut bench = Bench::new(brittle().half_open_successes(2));
+            bench.breaker.half_open(bench.now());
+            for &(failed, state) in case {
+                bench.call(failed);
+                assert_eq!(bench.state(), state, "{case:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_settings_keep_the_state_the_calls_and_the_tickets() {
+        let mut bench = Bench::new(Settings::default());
+        bench.call(true);
+        let ticket = bench.acquire().expect("admitted");
+        let now = bench.now();
+        bench
+            .breaker
+            .reconfigure(brittle().consecutive_failures(2), now);
+        bench.end(ticket, true);
+        assert_eq!(bench.left(), ms(1000));
+
+        bench.at = 1000;
+        bench.call(false);
+        bench.call(true);
+        let now = bench.now();
+        bench.breaker.reconfigure(brittle().half_open_calls(1), now);
+        assert!(bench.acquire().is_err());
+        bench.at = 2000;
+        assert_eq!(bench.state(), State::Open);
+    }
+
+    #[test]
+    fn the_wait_ends_at_its_deadline_and_not_before() {
+        let mut bench = Bench::new(brittle());
+        bench.call(true);
+        bench.at = 999;
+        let refusal = bench.acquire().expect_err("still open");
+        assert_eq!(refusal.retry_after, Some(ms(1)));
+        bench.at = 1000;
+        assert!(bench.acquire().is_ok());
+        assert_eq!(bench.state(), State::HalfOpen);
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_its_cap_and_starts_afresh_after_a_close() {
+        let mut bench = Bench::new(brittle().open_max(ms(5000)).half_open_calls(1));
+        for wait in [1000, 2000, 4000, 5000, 5000] {
+            bench.call(true);
+            assert_eq!(bench.left(), ms(wait));
+            bench.at += wait;
+        }
+        bench.call(false);
+        assert_eq!(bench.state(), State::Closed);
+        bench.call(true);
+        assert_eq!(bench.left(), ms(1000));
+    }
+
+    #[test]
+    fn the_thousandth_opening_still_has_the_longest_wait() {
+        let mut bench = Bench::new(brittle().half_open_calls(1).open_max(Duration::MAX));
+        for _ in 0..2000 {
+            bench.breaker.half_open(bench.now());
+            bench.call(true);
+        }
+        assert_eq!(bench.left(), Duration::MAX);
+    }
+
+    #[test]
+    fn jitter_shortens_the_wait_and_spreads_it() {
+        for (draw, wait) in [(0.0, 1000), (0.5, 750), (1.0, 500)] {
+            let mut bench = Bench::new(brittle());
+            bench.rng = Always(draw);
+            bench.call(true);
+            assert_eq!(bench.left(), ms(wait));
+        }
+    }
+
+    #[test]
+    fn an_overloaded_peer_is_left_alone_as_long_as_it_asks_but_not_above_the_cap() {
+        for (asked, wait) in [(300, 1000), (7000, 7000), (3_600_000, 60_000)] {
+            let mut bench = Bench::new(brittle().consecutive_failures(2));
+            let ticket = bench.acquire().expect("admitted");
+            let call = Call {
+                retry_after: Some(ms(asked)),
+                ..Call::failed(ms(1))
+            };
+            let now = bench.now();
+            bench.breaker.record(ticket, call, now, &mut bench.rng);
+            bench.call(true);
+            assert_eq!(bench.left(), ms(wait));
+        }
+    }
+
+    #[test]
+    fn a_half_open_breaker_whose_probes_hang_has_opened_again_at_its_limit() {
+        let mut bench = Bench::new(brittle());
+        bench.breaker.half_open(bench.now());
+        let hung: Vec<_> = (0..4).map(|_| bench.acquire()).collect();
+        assert!(hung.iter().all(Result::is_ok));
+        assert_eq!(
+            bench.acquire().expect_err("no probe left"),
+            Refusal {
+                state: State::HalfOpen,
+                retry_after: Some(ms(1000)),
+            }
+        );
+        // The wait runs from the limit, also when nobody looked.
+        bench.at = 1300;
+        assert_eq!(bench.state(), State::Open);
+        assert_eq!(bench.left(), ms(700));
+    }
+
+    #[test]
+    fn thin_traffic_closes_a_half_open_breaker_at_its_limit() {
+        let mut bench = Bench::new(brittle());
+        bench.breaker.half_open(bench.now());
+        bench.call(false);
+        bench.at = 1000;
+        assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_probe_that_is_still_out_at_the_limit_counts_as_failed() {
+        let mut bench = Bench::new(brittle());
+        bench.breaker.half_open(bench.now());
+        bench.call(false);
+        let _hung = bench.acquire();
+        bench.at = 1000;
+        assert_eq!(bench.state(), State::Open);
+    }
+
+    #[test]
+    fn two_looks_after_a_long_silence_tell_of_both_changes() {
+        let mut bench = Bench::new(brittle());
+        bench.breaker.half_open(bench.now());
+        bench.at = 60_000;
+        assert!(bench.acquire().is_ok());
+        let changes: Vec<_> = std::iter::from_fn(|| bench.breaker.next_change())
+            .map(|change| (change.from, change.to))
+            .collect();
+        assert_eq!(
+            changes,
+            [
+                (State::Closed, State::HalfOpen),
+                (State::HalfOpen, State::Open),
+                (State::Open, State::HalfOpen),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_released_probe_lets_another_in() {
+        let mut bench = Bench::new(brittle().half_open_calls(1));
+        bench.breaker.half_open(bench.now());
+        let probe = bench.acquire().expect("admitted");
+        assert!(bench.acquire().is_err());
+        let now = bench.now();
+        bench.breaker.release(probe, now, &mut bench.rng);
+        assert!(bench.acquire().is_ok());
+    }
+
+    #[test]
+    fn results_of_an_earlier_state_move_nothing() {
+        let mut bench = Bench::new(brittle().half_open_calls(1));
+        let early: Vec<_> = (0..3).map(|_| bench.acquire().expect("admitted")).collect();
+        bench.call(true);
+        bench.at = 1000;
+        let _probe = bench.acquire().expect("a probe");
+        for (ticket, failed) in early.into_iter().zip([false, true, false]) {
+            bench.end(ticket, failed);
+            assert_eq!(bench.state(), State::HalfOpen);
+        }
+        assert_eq!(bench.figures().calls, Tally::default());
+        assert!(bench.acquire().is_err(), "a late result freed no place");
+    }
+
+    #[test]
+    fn slow_calls_open_it_and_the_threshold_itself_is_not_slow() {
+        for (took, state) in [(100, State::Closed), (101, State::Open)] {
+            let settings = Settings::default().count_window(4).slow_calls(ms(100), 1.0);
+            let mut bench = Bench::new(settings);
+            for _ in 0..4 {
+                let ticket = bench.acquire().expect("admitted");
+                let now = bench.now();
+                let call = Call::succeeded(ms(took));
+                bench.breaker.record(ticket, call, now, &mut bench.rng);
+            }
+            assert_eq!(bench.state(), state);
+        }
+    }
+
+    #[test]
+    fn a_success_that_completes_the_minimum_can_open_it() {
+        let mut bench = Bench::new(Settings::default().minimum_calls(4));
+        for failed in [true, true, false, false] {
+            assert_eq!(bench.state(), State::Closed);
+            assert_eq!(bench.figures().failure_rate, None);
+            bench.call(failed);
+        }
+        let figures = bench.figures();
+        assert_eq!(figures.state, State::Open);
+        assert_eq!(figures.failure_rate, Some(0.5), "of what opened it");
+    }
+
+    #[test]
+    fn a_window_smaller_than_the_minimum_counts_once_it_is_full() {
+        let mut bench = Bench::new(Settings::default().count_window(3));
+        bench.call(true);
+        bench.call(true);
+        assert_eq!(bench.state(), State::Closed);
+        bench.call(true);
+        assert_eq!(bench.state(), State::Open);
+    }
+
+    #[test]
+    fn impossible_settings_panic() {
+        let settings: [fn() -> Settings; 11] = [
+            || Settings::default().failure_rate(0.0),
+            || Settings::default().failure_rate(50.0),
+            || Settings::default().slow_calls(ms(1), f64::NAN),
+            || Settings::default().minimum_calls(0),
+            || Settings::default().count_window(0),
+            || Settings::default().time_window(Duration::ZERO),
+            || Settings::default().consecutive_failures(0),
+            || Settings::default().open_wait(Duration::ZERO),
+            || Settings::default().open_multiplier(0.5),
+            || Settings::default().open_jitter(1.5),
+            || Settings::default().half_open_calls(0),
+        ];
+        for (i, settings) in settings.into_iter().enumerate() {
+            assert!(std::panic::catch_unwind(settings).is_err(), "setting {i}");
+        }
+    }
+
+    /// What a user of the property test does next.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Wait(u64),
+        Acquire,
+        /// Ends the n-th of the calls under way: failed or not, slow or not, or none of both for a release.
+        End(usize, Option<(bool, bool)>),
+        Close,
+        ForceOpen,
+        Disable,
+        MetricsOnly,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0_u64..700).prop_map(Step::Wait),
+            12 => Just(Step::Acquire),
+            10 => (any::<usize>(), prop::option::weighted(0.9, (any::<bool>(), any::<bool>())))
+                .prop_map(|(n, end)| Step::End(n, end)),
+            1 => prop_oneof![
+                6 => Just(Step::Close),
+                1 => Just(Step::ForceOpen),
+                1 => Just(Step::Disable),
+                1 => Just(Step::MetricsOnly),
+            ],
+        ];
+        prop::collection::vec(step, 0..300)
+    }
+
+    /// The same breaker told as plainly as can be: a list of what happened in the present state.
+    struct Model {
+        state: State,
+        since: u64,
+        wait: u64,
+        openings: u32,
+        /// Told from calls of earlier states by this.
+        visit: u64,
+        admitted: usize,
+        ended: Vec<(bool, bool)>,
+    }
+
+    const SIZE: usize = 6;
+    const MINIMUM: usize = 4;
+    const IN_ROW: usize = 3;
+    const PROBES: usize = 3;
+    const LIMIT: u64 = 1500;
+
+    impl Model {
+        fn settings() -> Settings {
+            Settings::default()
+                .count_window(SIZE as u32)
+                .minimum_calls(MINIMUM as u32)
+                .consecutive_failures(IN_ROW as u32)
+                .slow_calls(ms(50), 0.8)
+                .open_wait(ms(1000))
+                .open_max(ms(4000))
+                .half_open_calls(PROBES as u32)
+                .half_open_limit(ms(LIMIT))
+        }
+
+        fn enter(&mut self, state: State, now: u64) {
+            self.state = state;
+            self.since = now;
+            self.visit += 1;
+            self.admitted = 0;
+            self.ended.clear();
+            match state {
+                State::Open => {
+                    self.wait = (1000 << self.openings.min(2)).min(4000);
+                    self.openings += 1;
+                }
+                State::Closed => self.openings = 0,
+                _ => {}
+            }
+        }
+
+        fn bad(calls: &[(bool, bool)], of: usize) -> bool {
+            let failed = calls.iter().filter(|call| call.0).count();
+            let slow = calls.iter().filter(|call| call.1).count();
+            failed * 2 >= of || slow * 5 >= of * 4
+        }
+
+        fn look(&mut self, now: u64) {
+            if self.state != State::HalfOpen || now < self.since + LIMIT {
+                return;
+            }
+            let mut judged = self.ended.clone();
+            judged.resize(self.admitted, (true, false));
+            let open = self.ended.is_empty() || Self::bad(&judged, judged.len());
+            let to = if open { State::Open } else { State::Closed };
+            self.enter(to, self.since + LIMIT);
+        }
+
+        fn acquire(&mut self, now: u64) -> bool {
+            self.look(now);
+            if self.state == State::Open && now >= self.since + self.wait {
+                self.enter(State::HalfOpen, now);
+            }
+            let admit = match self.state {
+                State::Open | State::ForcedOpen => false,
+                State::HalfOpen => self.admitted < PROBES,
+                _ => true,
+            };
+            self.admitted += usize::from(admit);
+            admit
+        }
+
+        fn end(&mut self, visit: u64, end: Option<(bool, bool)>, now: u64) {
+            self.look(now);
+            if visit != self.visit || self.state == State::Disabled {
+                return;
+            }
+            let Some(call) = end else {
+                self.admitted -= 1;
+                return;
+            };
+            self.ended.push(call);
+            let last = |n: usize| &self.ended[self.ended.len().saturating_sub(n)..];
+            if self.state == State::Closed {
+                let window = last(SIZE);
+                let row = last(IN_ROW);
+                let in_row = row.len() == IN_ROW && row.iter().all(|call| call.0);
+                if in_row || window.len() >= MINIMUM && Self::bad(window, window.len()) {
+                    self.enter(State::Open, now);
+                }
+            } else if self.state == State::HalfOpen {
+                let mut worst = self.ended.clone();
+                worst.resize(PROBES, (true, true));
+                if Self::bad(&self.ended, PROBES) {
+                    self.enter(State::Open, now);
+                } else if !Self::bad(&worst, PROBES) {
+                    self.enter(State::Closed, now);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_the_plain_model_does(steps in steps()) {
+            let mut bench = Bench::new(Model::settings());
+            let mut model = Model {
+                state: State::Closed,
+                since: 0,
+                wait: 0,
+                openings: 0,
+                visit: 0,
+                admitted: 0,
+                ended: Vec::new(),
+            };
+            let mut under_way: Vec<(Ticket, u64)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Wait(millis) => bench.at += millis,
+                    Step::Acquire => {
+                        let ticket = bench.acquire();
+                        prop_assert_eq!(ticket.is_ok(), model.acquire(bench.at));
+                        under_way.extend(ticket.ok().map(|ticket| (ticket, model.visit)));
+                    }
+                    Step::End(n, end) => {
+                        if under_way.is_empty() {
+                            continue;
+                        }
+                        let (ticket, visit) = under_way.swap_remove(n % under_way.len());
+                        model.end(visit, end, bench.at);
+                        let now = bench.now();
+                        match end {
+                            Some((failed, slow)) => {
+                                let elapsed = ms(if slow { 51 } else { 50 });
+                                let call = Call { failed, elapsed, retry_after: None };
+                                bench.breaker.record(ticket, call, now, &mut bench.rng);
+                            }
+                            None => bench.breaker.release(ticket, now, &mut bench.rng),
+                        }
+                    }
+                    Step::Close => {
+                        model.enter(State::Closed, bench.at);
+                        bench.breaker.close();
+                    }
+                    Step::ForceOpen => {
+                        model.enter(State::ForcedOpen, bench.at);
+                        bench.breaker.force_open();
+                    }
+                    Step::Disable => {
+                        model.enter(State::Disabled, bench.at);
+                        bench.breaker.disable();
+                    }
+                    Step::MetricsOnly => {
+                        model.enter(State::MetricsOnly, bench.at);
+                        bench.breaker.metrics_only();
+                    }
+                }
+                // Not looked at after each step: what time brings must come out the same.
+                if bench.at % 2 == 0 {
+                    continue;
+                }
+                model.look(bench.at);
+                prop_assert_eq!(bench.state(), model.state);
+                if model.state == State::Open {
+                    let left = (model.since + model.wait).saturating_sub(bench.at);
+                    prop_assert_eq!(bench.left(), ms(left));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+use std::time::Duration;
+
+/// When a circuit breaker opens, for how long, and what closes it again.
+///
+/// It opens as soon as one of its conditions holds: the failure rate, the slow-call rate, failures in a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub(super) failure_rate: f64,
+    pub(super) slow_call: Duration,
+    pub(super) slow_rate: f64,
+    pub(super) minimum_calls: u32,
+    pub(super) window: Window,
+    pub(super) consecutive_failures: u32,
+    pub(super) open_wait: Duration,
+    pub(super) open_multiplier: f64,
+    pub(super) open_max: Duration,
+    pub(super) open_jitter: f64,
+    pub(super) half_open_calls: u32,
+    pub(super) half_open_successes: Option<u32>,
+    pub(super) half_open_limit: Option<Duration>,
+    pub(super) await_all_probes: bool,
+    pub(super) cancelled: Cancelled,
+}
+
+/// Which calls the rates are taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Window {
+    Calls(u32),
+    Time(Duration),
+}
+
+/// What a call counts as that was given up: its future or permit was dropped before it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// A failure: a timeout further out looks just like this, and a peer that hangs must show.
+    Failure,
+    /// A failure if the call had lasted at least so long, else nothing.
+    FailureAfter(Duration),
+    /// Nothing. For callers that give up for reasons of their own and have a timeout inside the breaker.
+    Ignored,
+}
+
+impl Settings {
+    /// Opens when at least this share of the calls in the window failed; above 0, at most 1. Default 0.5: below, the
+    /// calls that still succeed are worth more than the relief to the peer.
+    ///
+    /// # Panics
+    ///
+    /// If `share` is not above 0 and at most 1.
+    #[must_use]
+    #[track_caller]
+    pub fn failure_rate(mut self, share: f64) -> Self {
+        assert_rate("failure_rate", share);
+        self.failure_rate = share;
+        self
+    }
+
+    /// A call that takes longer than `longest` is slow, and the breaker opens when at least `share` of the calls in
+    /// the window were slow; above 0, at most 1. Off by default: only the caller knows what slow is.
+    ///
+    /// # Panics
+    ///
+    /// If `share` is not above 0 and at most 1.
+    #[must_use]
+    #[track_caller]
+    pub fn slow_calls(mut self, longest: Duration, share: f64) -> Self {
+        assert_rate("slow_calls", share);
+        self.slow_call = longest;
+        self.slow_rate = share;
+        self
+    }
+
+    /// The rates count from so many calls in the window on; in a window of fewer calls, once that is full. Default
+    /// 20: a peer that fails one call in ten reaches half of 20 by chance once in 140 000 windows, half of 5 once in
+    /// 117.
+    ///
+    /// # Panics
+    ///
+    /// If `calls` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn minimum_calls(mut self, calls: u32) -> Self {
+        assert!(calls > 0, "minimum_calls must be at least 1");
+        self.minimum_calls = calls;
+        self
+    }
+
+    /// Takes the rates over the last `calls` calls, however old, instead of over a time. Its memory, 2 bytes a call,
+    /// is taken at the start.
+    ///
+    /// # Panics
+    ///
+    /// If `calls` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn count_window(mut self, calls: u32) -> Self {
+        assert!(calls > 0, "count_window must hold at least 1 call");
+        self.window = Window::Calls(calls);
+        self
+    }
+
+    /// Takes the rates over the calls that ended in the last `length`. It slides by a twentieth of that. Default
+    /// 10 s: it forgets in silence, and holds the minimum of calls at 2 a second.
+    ///
+    /// # Panics
+    ///
+    /// If `length` is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn time_window(mut self, length: Duration) -> Self {
+        assert!(!length.is_zero(), "time_window must not be zero");
+        self.window = Window::Time(length);
+        self
+    }
+
+    /// Opens as well after so many failures in a row, whatever the rates and however few the calls. Off by default;
+    /// for traffic too thin for [`minimum_calls`](Self::minimum_calls).
+    ///
+    /// # Panics
+    ///
+    /// If `failures` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn consecutive_failures(mut self, failures: u32) -> Self {
+        assert!(failures > 0, "consecutive_failures must be at least 1");
+        self.consecutive_failures = failures;
+        self
+    }
+
+    /// How long it stays open the first time. Default 5 s: a restart takes about that.
+    ///
+    /// # Panics
+    ///
+    /// If `wait` is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn open_wait(mut self, wait: Duration) -> Self {
+        assert!(!wait.is_zero(), "open_wait must not be zero");
+        self.open_wait = wait;
+        self
+    }
+
+    /// By how much the wait grows each time it opens again without having closed. Default 2, so that a long outage is
+    /// probed ever less often; 1 keeps the wait as it is.
+    ///
+    /// # Panics
+    ///
+    /// If `factor` is below 1 or not finite.
+    #[must_use]
+    #[track_caller]
+    pub fn open_multiplier(mut self, factor: f64) -> Self {
+        assert!(
+            factor.is_finite() && factor >= 1.0,
+            "open_multiplier must be at least 1, not {factor}"
+        );
+        self.open_multiplier = factor;
+        self
+    }
+
+    /// How long it stays open at most, also where the peer asks for more with an overload's `Retry-After`; an
+    /// [`open_wait`](Self::open_wait) above it wins. Default 60 s: a peer that is back is found within a minute.
+    #[must_use]
+    pub fn open_max(mut self, wait: Duration) -> Self {
+        self.open_max = wait;
+        self
+    }
+
+    /// By what share a wait is shortened at most, at random, so that a fleet does not probe in step; from 0 to 1.
+    /// Default 0.5: waits spread evenly between half and the whole.
+    ///
+    /// # Panics
+    ///
+    /// If `share` is not from 0 to 1.
+    #[must_use]
+    #[track_caller]
+    pub fn open_jitter(mut self, share: f64) -> Self {
+        assert!(
+            (0.0..=1.0).contains(&share),
+            "open_jitter must be from 0 to 1, not {share}"
+        );
+        self.open_jitter = share;
+        self
+    }
+
+    /// How many probes a half-open breaker admits, in total. Default 5: with the default rate, three that agree
+    /// decide, so that one lucky or unlucky probe does not.
+    ///
+    /// # Panics
+    ///
+    /// If `calls` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn half_open_calls(mut self, calls: u32) -> Self {
+        assert!(calls > 0, "half_open_calls must be at least 1");
+        self.half_open_calls = calls;
+        self
+    }
+
+    /// Closes after so many probes that succeeded and were not slow, and opens once too few are left for that; more
+    /// than [`half_open_calls`](Self::half_open_calls) means all of them. Off by default: the rates decide, as they do
+    /// when it is closed.
+    ///
+    /// # Panics
+    ///
+    /// If `successes` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn half_open_successes(mut self, successes: u32) -> Self {
+        assert!(successes > 0, "half_open_successes must be at least 1");
+        self.half_open_successes = Some(successes);
+        self
+    }
+
+    /// How long it stays half-open at most. Then the probes that came back decide, and one that is still out counts
+    /// as failed; if none came back, it opens. So a probe that hangs blocks nothing, and thin traffic can close it.
+    /// Should be longer than a call may take. Default: as [`open_wait`](Self::open_wait).
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn half_open_limit(mut self, limit: Duration) -> Self {
+        assert!(!limit.is_zero(), "half_open_limit must not be zero");
+        self.half_open_limit = Some(limit);
+        self
+    }
+
+    /// Whether a half-open breaker hears all its probes before it decides, and opens if they are not all back in
+    /// time. Off by default: it decides as soon as the rest cannot change the verdict.
+    #[must_use]
+    pub fn await_all_probes(mut self, yes: bool) -> Self {
+        self.await_all_probes = yes;
+        self
+    }
+
+    /// What a cancelled call counts as. Default [`Cancelled::Failure`].
+    #[must_use]
+    pub fn cancelled(mut self, cancelled: Cancelled) -> Self {
+        self.cancelled = cancelled;
+        self
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            failure_rate: 0.5,
+            slow_call: Duration::MAX,
+            // Out of reach.
+            slow_rate: f64::INFINITY,
+            minimum_calls: 20,
+            window: Window::Time(Duration::from_secs(10)),
+            consecutive_failures: u32::MAX,
+            open_wait: Duration::from_secs(5),
+            open_multiplier: 2.0,
+            open_max: Duration::from_secs(60),
+            open_jitter: 0.5,
+            half_open_calls: 5,
+            half_open_successes: None,
+            half_open_limit: None,
+            await_all_probes: false,
+            cancelled: Cancelled::Failure,
+        }
+    }
+}
+
+#[track_caller]
+fn assert_rate(setting: &str, share: f64) {
+    assert!(
+        share > 0.0 && share <= 1.0,
+        "the rate of {setting} must be above 0 and at most 1, not {share}"
+    );
+}

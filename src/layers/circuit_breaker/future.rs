@@ -1,0 +1,84 @@
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use super::Permit;
+use crate::classify::Classify;
+use crate::error::Rejected;
+
+pin_project! {
+    /// The future of a [`CircuitBreakerService`](super::CircuitBreakerService).
+    #[derive(Debug)]
+    pub struct CircuitBreakerFuture<F, C> {
+        #[pin]
+        state: State<F, C>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<F, C> {
+        Running {
+            // Before `inner`, so that a cancelled call is counted before what it holds is torn down.
+            permit: Option<Permit>,
+            classify: C,
+            #[pin]
+            inner: F,
+        },
+        Refused { rejected: Option<Rejected> },
+    }
+}
+
+impl<F, C> CircuitBreakerFuture<F, C> {
+    pub(super) fn running(inner: F, permit: Permit, classify: C) -> Self {
+        Self {
+            state: State::Running {
+                permit: Some(permit),
+                classify,
+                inner,
+            },
+        }
+    }
+
+    pub(super) fn refused(rejected: Rejected) -> Self {
+        Self {
+            state: State::Refused {
+                rejected: Some(rejected),
+            },
+        }
+    }
+}
+
+impl<F, C, Res, E> Future for CircuitBreakerFuture<F, C>
+where
+    F: Future<Output = Result<Res, E>>,
+    E: From<Rejected>,
+    C: Classify<Res, E>,
+{
+    type Output = Result<Res, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Running {
+                permit: slot,
+                classify,
+                inner,
+            } => {
+                // On the stack while the inner future runs: its panic drops the permit, which counts it at once.
+                let permit = slot.take().expect("polled after completion");
+                let Poll::Ready(result) = inner.poll(cx) else {
+                    *slot = Some(permit);
+                    return Poll::Pending;
+                };
+                permit.record(classify.classify(result.as_ref()));
+                Poll::Ready(result)
+            }
+            StateProj::Refused { rejected } => {
+                let rejected = rejected.take().expect("polled after completion");
+                Poll::Ready(Err(rejected.into()))
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::CircuitBreakerLayer;
+use crate::algo::breaker::{Breaker, Call, Figures, Refusal, Settings, State, Ticket};
+use crate::classify::{ErrorsFail, Outcome};
+use crate::clock;
+use crate::error::{Reason, Rejected};
+use crate::observe::{Event, Observer};
+use crate::rng::ThreadRng;
+
+/// A circuit breaker: the handle that reads and steers it. Clones share its state.
+#[derive(Clone)]
+pub struct CircuitBreaker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: Arc<str>,
+    inner: Mutex<Inner>,
+    /// Told when the state changes and when a probe's place becomes free.
+    changed: Notify,
+}
+
+struct Inner {
+    breaker: Breaker,
+    observer: Observer,
+    /// Whether a thread is telling the observer of changes; it takes on those that come up meanwhile.
+    telling: bool,
+}
+
+impl CircuitBreaker {
+    /// A closed breaker; the name is what refusals and events call it.
+    pub fn new(name: impl Into<Arc<str>>, settings: Settings) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                name: name.into(),
+                inner: Mutex::new(Inner {
+                    breaker: Breaker::new(settings, clock::now()),
+                    observer: Observer::default(),
+                    telling: false,
+                }),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    /// Tells `observer` of each change of state, one after the other in their order, and of each refusal. All clones
+    /// share it.
+    #[must_use]
+    pub fn observe(self, observer: impl Into<Observer>) -> Self {
+        self.lock().observer = observer.into();
+        self
+    }
+
+    /// A layer that guards services with this breaker. An error counts as a failure; see
+    /// [`classify`](CircuitBreakerLayer::classify).
+    pub fn layer(&self) -> CircuitBreakerLayer<ErrorsFail> {
+        CircuitBreakerLayer::new(self.clone())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Its state. An open breaker stays open until a call comes after its wait.
+    pub fn state(&self) -> State {
+        self.figures().state
+    }
+
+    /// What it counted, and how long it stays open.
+    pub fn figures(&self) -> Figures {
+        self.with(|breaker, now| breaker.figures(now, &mut ThreadRng))
+    }
+
+    /// Goes by other settings from now on, in the state it is in and with what it counted; a window of another shape
+    /// starts empty.
+    pub fn reconfigure(&self, settings: Settings) {
+        self.with(|breaker, now| breaker.reconfigure(settings, now));
+    }
+
+    /// Closes it and forgets what it counted. The results of calls under way are dropped; so they are whenever the
+    /// state changes.
+    pub fn close(&self) {
+        self.with(|breaker, _| breaker.close());
+    }
+
+    /// Opens it for `wait`, after which it probes as if it had opened by itself.
+    pub fn open_for(&self, wait: Duration) {
+        self.with(|breaker, now| breaker.open_for(wait, now));
+    }
+
+    /// Lets the next calls probe.
+    pub fn half_open(&self) {
+        self.with(|breaker, now| breaker.half_open(now));
+    }
+
+    /// Refuses every call until [`close`](Self::close) or another state is set.
+    pub fn force_open(&self) {
+        self.with(|breaker, _| breaker.force_open());
+    }
+
+    /// Lets every call through, uncounted, until [`close`](Self::close) or another state is set.
+    pub fn disable(&self) {
+        self.with(|breaker, _| breaker.disable());
+    }
+
+    /// Counts but never opens, until [`close`](Self::close) or another state is set: a dry run.
+    pub fn metrics_only(&self) {
+        self.with(|breaker, _| breaker.metrics_only());
+    }
+
+    /// Asks for one call, for work that is no service. Dropping the permit counts as a cancelled call.
+    ///
+    /// # Errors
+    ///
+    /// If the breaker is open or forced open, or half-open with all its probes under way.
+    pub fn try_acquire(&self) -> Result<Permit, Rejected> {
+        self.acquire().map_err(|refusal| self.rejected(refusal))
+    }
+
+    /// Waits until a call would be admitted. It is not reserved: another caller may come first.
+    pub async fn ready(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.shared.changed.notified());
+            changed.as_mut().enable();
+            let Some(refusal) = self.refusal() else {
+                return;
+            };
+            match refusal.retry_after {
+                Some(wait) => tokio::select! {
+                    () = changed => {}
+                    () = clock::until(clock::after(clock::now(), wait)) => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Waits until its state changes or a probe's place becomes free.
+    pub(super) async fn changed(self) {
+        self.shared.changed.notified().await;
+    }
+
+    /// As `try_acquire`, but tells nobody of a refusal.
+    pub(super) fn acquire(&self) -> Result<Permit, Refusal> {
+        let (ticket, started) =
+            self.with(|breaker, now| (breaker.acquire(now, &mut ThreadRng), now));
+        Ok(Permit {
+            ticket: Some(ticket?),
+            started,
+            breaker: self.clone(),
+        })
+    }
+
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.with(|breaker, now| breaker.refusal(now, &mut ThreadRng))
+    }
+
+    pub(super) fn rejected(&self, refusal: Refusal) -> Rejected {
+        let reason = match refusal.state {
+            State::HalfOpen => Reason::HalfOpen,
+            State::ForcedOpen => Reason::ForcedOpen,
+            _ => Reason::Open,
+        };
+        let rejected = Rejected::new("circuit breaker", reason).named(self.shared.name.clone());
+        let observer = self.lock().observer.clone();
+        observer.refused(match refusal.retry_after {
+            Some(wait) => rejected.retry_after(wait),
+            None => rejected,
+        })
+    }
+
+    /// One step of the breaker; what changed is told once the lock is released.
+    fn with<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
+        let now = clock::now();
+        let mut inner = self.lock();
+        let result = step(&mut inner.breaker, now);
+        let changed = inner.breaker.has_changed();
+        drop(inner);
+        if changed {
+            self.shared.changed.notify_waiters();
+            self.tell();
+        }
+        result
+    }
+
+    /// Tells the observer of the changes in their order, one thread at a time.
+    fn tell(&self) {
+        loop {
+            let mut inner = self.lock();
+            if inner.telling {
+                return;
+            }
+            let Some(change) = inner.breaker.next_change() else {
+                return;
+            };
+            inner.telling = true;
+            let observer = inner.observer.clone();
+            drop(inner);
+            let _telling = Telling(self);
+            observer.emit(&Event::StateChanged {
+                breaker: &self.shared.name,
+                from: change.from,
+                to: change.to,
+            });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.shared
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for CircuitBreaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreaker")
+            .field("name", &self.shared.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Held while the observer is told, so that one that panics does not silence the breaker.
+struct Telling<'a>(&'a CircuitBreaker);
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.lock().telling = false;
+    }
+}
+
+/// The right to make one call. Dropped without a result it counts as the settings say of a
+/// [cancelled](Settings::cancelled) call, and as a failure if the thread is panicking.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped counts as a cancelled call"]
+pub struct Permit {
+    /// Taken once it is accounted for.
+    ticket: Option<Ticket>,
+    started: Instant,
+    breaker: CircuitBreaker,
+}
+
+impl Permit {
+    /// Counts how the call went; it began when the permit was given.
+    pub fn record(mut self, outcome: Outcome) {
+        if let Some(ticket) = self.ticket.take() {
+            self.finish(ticket, Some(outcome));
+        }
+    }
+
+    /// Gives it back unused: nothing is counted.
+    pub fn release(self) {
+        self.record(Outcome::Ignored);
+    }
+
+    /// No outcome: the call was cancelled.
+    fn finish(&self, ticket: Ticket, outcome: Option<Outcome>) {
+        let started = self.started;
+        self.breaker.with(|breaker, now| {
+            let elapsed = now.saturating_duration_since(started);
+            let call = match outcome {
+                Some(Outcome::Success) => Call::succeeded(elapsed),
+                Some(Outcome::Failure) => Call::failed(elapsed),
+                Some(Outcome::Overload(retry_after)) => Call {
+                    retry_after,
+                    ..Call::failed(elapsed)
+                },
+                Some(Outcome::Ignored) => return breaker.release(ticket, now, &mut ThreadRng),
+                None => return breaker.cancel(ticket, elapsed, now, &mut ThreadRng),
+            };
+            breaker.record(ticket, call, now, &mut ThreadRng);
+        });
+        if matches!(outcome, None | Some(Outcome::Ignored)) {
+            self.breaker.shared.changed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let panicked = std::thread::panicking().then_some(Outcome::Failure);
+            self.finish(ticket, panicked);
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! The circuit breaker layer, in paused time.
+
+use std::future::pending;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::task::Poll;
+use std::time::Duration;
+
+use buttress::algo::breaker::{Cancelled, Settings, State};
+use buttress::classify::ErrorsFail;
+use buttress::error::{BoxError, Reason, Rejected};
+use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerService};
+use buttress::layers::timeout::TimeoutLayer;
+use buttress::observe::{Event, Observe};
+use buttress::{Outcome, clock};
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
+use tower::util::{BoxCloneService, Oneshot};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+
+/// What the peer does with a request. Not `Clone`, as requests are.
+#[derive(Debug)]
+enum Ask {
+    Answer,
+    AnswerIn(Duration),
+    Fail,
+    Panic,
+    Hang,
+}
+
+type Peer = BoxCloneService<Ask, (), BoxError>;
+
+fn peer() -> Peer {
+    BoxCloneService::new(tower::service_fn(|ask| async move {
+        match ask {
+            Ask::Answer => Ok(()),
+            Ask::AnswerIn(time) => {
+                clock::sleep(time).await;
+                Ok(())
+            }
+            Ask::Fail => Err("connection reset".into()),
+            Ask::Panic => panic!("the peer's client has a bug"),
+            Ask::Hang => pending().await,
+        }
+    }))
+}
+
+/// Opens on the second failure in a row, for 1 s at first; two probes, and both must succeed.
+fn brittle() -> Settings {
+    Settings::default()
+        .consecutive_failures(2)
+        .open_wait(SECOND)
+        .open_jitter(0.0)
+        .half_open_calls(2)
+}
+
+fn breaker(settings: Settings) -> (CircuitBreaker, CircuitBreakerService<Peer, ErrorsFail>) {
+    let breaker = CircuitBreaker::new("orders", settings);
+    let service = breaker.layer().layer(peer());
+    (breaker, service)
+}
+
+fn call<S>(service: &S, ask: Ask) -> Oneshot<S, Ask>
+where
+    S: Service<Ask, Response = (), Error = BoxError> + Clone,
+{
+    service.clone().oneshot(ask)
+}
+
+fn refusal(result: Result<(), BoxError>) -> Rejected {
+    let error = result.expect_err("a refusal");
+    Rejected::find(&*error).expect("a refusal").clone()
+}
+
+/// Starts a call and gives it up `after` it was made.
+async fn give_up<S>(service: &S, after: Duration)
+where
+    S: Service<Ask, Response = (), Error = BoxError> + Clone,
+{
+    let call = call(service, Ask::Hang);
+    assert!(tokio::time::timeout(after, call).await.is_err());
+}
+
+/// Keeps what it is told, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Observe for Log {
+    fn on_event(&self, event: &Event<'_>) {
+        let line = match event {
+            Event::Refused(rejected) => rejected.to_string(),
+            Event::StateChanged { breaker, from, to } => format!("{breaker}: {from:?} > {to:?}"),
+            _ => return,
+        };
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_after_ten_thousand_successes_opens_a_window_of_a_hundred() {
+    let (breaker, service) = breaker(Settings::default().count_window(100));
+    for _ in 0..10_000 {
+        call(&service, Ask::Answer).await.unwrap();
+    }
+    for _ in 0..49 {
+        call(&service, Ask::Fail).await.unwrap_err();
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    call(&service, Ask::Fail).await.unwrap_err();
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_breaker_forgets() {
+    let (breaker, service) = breaker(Settings::default());
+    for _ in 0..19 {
+        call(&service, Ask::Fail).await.unwrap_err();
+    }
+    clock::sleep(10 * SECOND).await;
+    assert_eq!(breaker.figures().calls.calls, 0);
+    call(&service, Ask::Fail).await.unwrap_err();
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_further_apart_than_the_window_close_it() {
+    let settings = brittle().time_window(SECOND).half_open_limit(60 * SECOND);
+    let (breaker, service) = breaker(settings);
+    breaker.half_open();
+    call(&service, Ask::Answer).await.unwrap();
+    clock::sleep(30 * SECOND).await;
+    call(&service, Ask::Answer).await.unwrap();
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_good_probe_within_the_limit_closes_it_when_no_other_call_comes() {
+    let (breaker, service) = breaker(brittle());
+    breaker.half_open();
+    call(&service, Ask::Answer).await.unwrap();
+    assert_eq!(breaker.state(), State::HalfOpen);
+    clock::sleep(SECOND).await;
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_peer_behind_a_timeout_outside_opens_it() {
+    let (breaker, service) = breaker(brittle());
+    let service = TimeoutLayer::new(SECOND).layer(service);
+    for _ in 0..2 {
+        assert!(refusal(call(&service, Ask::Hang).await).is_timeout());
+    }
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_probes_open_it_again() {
+    let (breaker, service) = breaker(brittle());
+    breaker.half_open();
+    give_up(&service, SECOND / 10).await;
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_call_can_be_made_to_count_only_once_it_lasted_long() {
+    let (breaker, service) = breaker(brittle().cancelled(Cancelled::FailureAfter(SECOND)));
+    give_up(&service, SECOND / 2).await;
+    assert_eq!(breaker.figures().calls.calls, 0);
+    give_up(&service, SECOND).await;
+    assert_eq!(breaker.figures().calls.failures, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ignored_cancellation_gives_the_probes_place_back() {
+    let (breaker, service) = breaker(brittle().cancelled(Cancelled::Ignored));
+    breaker.half_open();
+    for _ in 0..10 {
+        give_up(&service, SECOND / 100).await;
+    }
+    assert_eq!(breaker.figures().calls.calls, 0);
+    let hanging: Vec<_> = (0..2).map(|_| breaker.try_acquire().unwrap()).collect();
+    assert!(breaker.try_acquire().is_err(), "ten came back, none twice");
+    drop(hanging);
+    clock::sleep(SECOND).await;
+    assert_eq!(breaker.state(), State::Open, "no probe told that it works");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_never_returns_holds_half_open_no_longer_than_its_limit() {
+    let (breaker, service) = breaker(brittle());
+    breaker.half_open();
+    let mut hung = task::spawn(call(&service, Ask::Hang));
+    assert_pending!(hung.poll());
+    clock::sleep(SECOND).await;
+    assert_eq!(breaker.state(), State::Open);
+    clock::sleep(SECOND).await;
+    for _ in 0..2 {
+        call(&service, Ask::Answer).await.unwrap();
+    }
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_success_does_not_close_a_half_open_breaker() {
+    let (breaker, service) = breaker(brittle().half_open_calls(1));
+    let mut early = task::spawn(call(&service, Ask::AnswerIn(3 * SECOND / 2)));
+    assert_pending!(early.poll());
+    for _ in 0..2 {
+        call(&service, Ask::Fail).await.unwrap_err();
+    }
+    clock::sleep(SECOND).await;
+    let probe = breaker.try_acquire().unwrap();
+    clock::sleep(SECOND / 2).await;
+    assert_ready_ok!(early.poll());
+    assert_eq!(breaker.state(), State::HalfOpen);
+    assert!(breaker.try_acquire().is_err(), "the probe keeps its place");
+    probe.record(Outcome::Success);
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_failure_opens_neither_a_half_open_nor_a_closed_breaker() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let [one, two, three, four] = [(); 4].map(|()| breaker.try_acquire().unwrap());
+    breaker.half_open();
+    one.record(Outcome::Failure);
+    two.record(Outcome::Failure);
+    assert_eq!(breaker.state(), State::HalfOpen);
+    breaker.close();
+    three.record(Outcome::Failure);
+    four.record(Outcome::Failure);
+    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!(breaker.figures().calls.calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_of_readiness_count() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let mut broken = breaker.layer().layer(Broken);
+    for _ in 0..2 {
+        let error = broken.ready().await.map(|_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "no connection");
+    }
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn panics_count_even_where_cancelled_calls_do_not() {
+    let (breaker, service) = breaker(brittle().cancelled(Cancelled::Ignored));
+    for _ in 0..2 {
+        let call = tokio::spawn(call(&service, Ask::Panic));
+        assert!(call.await.unwrap_err().is_panic());
+    }
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_call_itself_counts() {
+    let breaker = CircuitBreaker::new("orders", brittle().cancelled(Cancelled::Ignored));
+    let panics = tower::service_fn(|(): ()| -> std::future::Ready<Result<(), BoxError>> {
+        panic!("before there is a future")
+    });
+    let mut service = breaker.layer().layer(panics);
+    for _ in 0..2 {
+        let called = std::panic::catch_unwind(AssertUnwindSafe(|| drop(service.call(()))));
+        assert!(called.is_err());
+    }
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_ready_clones_hold_no_probe_between_them() {
+    let (breaker, mut service) = breaker(brittle());
+    breaker.half_open();
+    let mut idle: Vec<_> = (0..10).map(|_| service.clone()).collect();
+    for clone in &mut idle {
+        clone.ready().await.unwrap();
+    }
+    for _ in 0..2 {
+        service
+            .ready()
+            .await
+            .unwrap()
+            .call(Ask::Answer)
+            .await
+            .unwrap();
+    }
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_open_admits_its_probes_and_no_more() {
+    let (breaker, service) = breaker(brittle());
+    for _ in 0..2 {
+        call(&service, Ask::Fail).await.unwrap_err();
+    }
+    clock::sleep(SECOND).await;
+    let mut calls: Vec<_> = (0..50)
+        .map(|_| task::spawn(call(&service, Ask::Hang)))
+        .collect();
+    let admitted = calls
+        .iter_mut()
+        .filter_map(|call| match call.poll() {
+            Poll::Pending => Some(()),
+            Poll::Ready(result) => {
+                assert_eq!(refusal(result).reason(), Reason::HalfOpen);
+                None
+            }
+        })
+        .count();
+    assert_eq!(admitted, 2);
+    assert_eq!(breaker.figures().refused, 48);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_are_woken_by_a_close_and_by_nothing_before() {
+    let (breaker, _) = breaker(brittle());
+    breaker.force_open();
+    let mut waiting = task::spawn(breaker.ready());
+    assert_pending!(waiting.poll());
+    clock::sleep(3600 * SECOND).await;
+    assert!(!waiting.is_woken());
+    breaker.close();
+    assert!(waiting.is_woken());
+    assert_ready!(waiting.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_are_woken_when_the_wait_is_over_and_when_a_probe_is_given_back() {
+    let (breaker, _) = breaker(brittle().half_open_calls(1));
+    breaker.open_for(3 * SECOND);
+    let begun = clock::now();
+    breaker.ready().await;
+    assert_eq!(clock::now() - begun, 3 * SECOND);
+
+    let probe = breaker.try_acquire().unwrap();
+    let mut waiting = task::spawn(breaker.ready());
+    assert_pending!(waiting.poll());
+    probe.release();
+    assert!(waiting.is_woken());
+    assert_ready!(waiting.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_may_read_and_steer_the_breaker_and_hears_every_change_in_order() {
+    #[derive(Clone, Default)]
+    struct Meddler {
+        breaker: Arc<OnceLock<CircuitBreaker>>,
+        log: Log,
+    }
+    impl Observe for Meddler {
+        fn on_event(&self, event: &Event<'_>) {
+            let breaker = self.breaker.get().unwrap();
+            if breaker.state() == State::Open {
+                breaker.force_open();
+            }
+            self.log.on_event(event);
+        }
+    }
+
+    let meddler = Meddler::default();
+    let breaker = CircuitBreaker::new("orders", brittle()).observe(meddler.clone());
+    meddler.breaker.set(breaker.clone()).unwrap();
+    breaker.open_for(SECOND);
+    assert_eq!(
+        meddler.log.lines(),
+        ["orders: Closed > Open", "orders: Open > ForcedOpen"]
+    );
+}
+
+#[test]
+fn a_slow_listener_stops_no_call() {
+    struct Slow(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+    impl Observe for Slow {
+        fn on_event(&self, _: &Event<'_>) {
+            self.0.send(()).unwrap();
+            self.1.lock().unwrap().recv().unwrap();
+        }
+    }
+
+    let (heard, hears) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let breaker =
+        CircuitBreaker::new("orders", brittle()).observe(Slow(heard, Mutex::new(goes_on)));
+    std::thread::scope(|scope| {
+        scope.spawn(|| breaker.disable());
+        hears.recv().unwrap();
+        for _ in 0..100 {
+            breaker.try_acquire().unwrap().record(Outcome::Success);
+        }
+        breaker.close();
+        go_on.send(()).unwrap();
+        hears
+            .recv()
+            .expect("the second change comes after the first");
+        go_on.send(()).unwrap();
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_panics_is_told_of_the_next_change() {
+    struct Panics(Log);
+    impl Observe for Panics {
+        fn on_event(&self, event: &Event<'_>) {
+            self.0.on_event(event);
+            assert!(self.0.lines().len() > 1, "the first event is too much");
+        }
+    }
+
+    let log = Log::default();
+    let breaker = CircuitBreaker::new("orders", brittle()).observe(Panics(log.clone()));
+    assert!(std::panic::catch_unwind(AssertUnwindSafe(|| breaker.disable())).is_err());
+    breaker.close();
+    assert_eq!(
+        log.lines(),
+        ["orders: Closed > Disabled", "orders: Disabled > Closed"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_who_refused_and_when_to_come_back() {
+    let log = Log::default();
+    let breaker = CircuitBreaker::new("orders", brittle()).observe(log.clone());
+    let service = breaker.layer().layer(peer());
+    for _ in 0..2 {
+        call(&service, Ask::Fail).await.unwrap_err();
+    }
+    clock::sleep(SECOND / 4).await;
+    let rejected = refusal(call(&service, Ask::Answer).await);
+    assert_eq!(rejected.reason(), Reason::Open);
+    assert_eq!(rejected.name(), Some("orders"));
+    assert_eq!(rejected.wait_hint(), Some(3 * SECOND / 4));
+    assert_eq!(
+        log.lines(),
+        [
+            "orders: Closed > Open",
+            "circuit breaker `orders` is open; retry after 750ms"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_does_not_probe_in_step() {
+    buttress::rng::seed(7);
+    let mut waits: Vec<_> = (0..20)
+        .map(|_| {
+            let breaker =
+                CircuitBreaker::new("orders", Settings::default().consecutive_failures(1));
+            breaker.try_acquire().unwrap().record(Outcome::Failure);
+            breaker.figures().retry_after.unwrap()
+        })
+        .collect();
+    waits.sort();
+    waits.dedup();
+    assert_eq!(waits.len(), 20);
+    assert!(waits[0] < 3 * SECOND && waits[19] > 4 * SECOND, "{waits:?}");
+    assert!(waits[0] >= 5 * SECOND / 2 && waits[19] <= 5 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_opening_without_a_close_waits_longer() {
+    let (breaker, service) = breaker(brittle().half_open_calls(1).consecutive_failures(1));
+    for wait in [1, 2, 4] {
+        call(&service, Ask::Fail).await.unwrap_err();
+        assert_eq!(breaker.figures().retry_after, Some(wait * SECOND));
+        clock::sleep(wait * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overloaded_peer_is_left_alone_as_long_as_it_asks() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let service = breaker
+        .layer()
+        .classify(|result: Result<&(), &BoxError>| match result {
+            Ok(()) => Outcome::Success,
+            Err(_) => Outcome::Overload(Some(9 * SECOND)),
+        })
+        .layer(peer());
+    for _ in 0..2 {
+        call(&service, Ask::Fail).await.unwrap_err();
+    }
+    assert_eq!(breaker.figures().retry_after, Some(9 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_calls_open_it() {
+    let settings = Settings::default()
+        .minimum_calls(2)
+        .slow_calls(SECOND, 0.5)
+        .open_wait(SECOND);
+    let (breaker, service) = breaker(settings);
+    call(&service, Ask::AnswerIn(SECOND)).await.unwrap();
+    assert_eq!(breaker.figures().calls.slow, 0);
+    let slow = SECOND + Duration::from_millis(1);
+    call(&service, Ask::AnswerIn(slow)).await.unwrap();
+    assert_eq!(breaker.state(), State::Open);
+    assert_eq!(breaker.figures().slow_rate, Some(0.5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_a_layer_inside_is_not_counted_and_keeps_no_probe() {
+    let outer = CircuitBreaker::new("outer", brittle().half_open_calls(1));
+    let inner = CircuitBreaker::new("inner", brittle());
+    let service = ServiceBuilder::new()
+        .layer(outer.layer())
+        .layer(inner.layer())
+        .service(peer());
+    inner.force_open();
+    outer.half_open();
+    for _ in 0..5 {
+        let rejected = refusal(call(&service, Ask::Answer).await);
+        assert_eq!(rejected.name(), Some("inner"));
+    }
+    assert_eq!(outer.state(), State::HalfOpen);
+    assert_eq!(outer.figures().calls.calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn forced_open_refuses_until_it_is_closed() {
+    let (breaker, service) = breaker(brittle());
+    breaker.force_open();
+    clock::sleep(3600 * SECOND).await;
+    let rejected = refusal(call(&service, Ask::Answer).await);
+    assert_eq!(rejected.reason(), Reason::ForcedOpen);
+    assert_eq!(rejected.wait_hint(), None);
+    assert_eq!(breaker.figures().refused, 1);
+    breaker.close();
+    call(&service, Ask::Answer).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn disabled_counts_nothing_and_metrics_only_counts_without_opening() {
+    let (breaker, service) = breaker(brittle().minimum_calls(5));
+    breaker.disable();
+    for _ in 0..10 {
+        call(&service, Ask::Fail).await.unwrap_err();
+    }
+    assert_eq!(breaker.state(), State::Disabled);
+    assert_eq!(breaker.figures().calls.calls, 0);
+
+    breaker.metrics_only();
+    for _ in 0..10 {
+        call(&service, Ask::Fail).await.unwrap_err();
+    }
+    assert_eq!(breaker.state(), State::MetricsOnly);
+    assert_eq!(breaker.figures().calls.failures, 10);
+    assert_eq!(breaker.figures().failure_rate, Some(1.0));
+
+    breaker.close();
+    assert_eq!(breaker.figures().calls.calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn layers_of_one_breaker_share_its_state() {
+    let (breaker, one) = breaker(brittle());
+    let other = breaker.clone().layer().layer(peer());
+    call(&one, Ask::Fail).await.unwrap_err();
+    call(&other, Ask::Fail).await.unwrap_err();
+    assert!(refusal(call(&one, Ask::Answer).await).is_open());
+    assert!(refusal(call(&other, Ask::Answer).await).is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_breaker_is_ready_when_the_service_inside_is() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let (mut service, mut handle) = tower_test::mock::spawn_layer::<(), (), _>(breaker.layer());
+    handle.allow(0);
+    assert_pending!(service.poll_ready());
+    handle.allow(1);
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+    let mut response = task::spawn(service.call(()));
+    let ((), answer) = handle.next_request().await.unwrap();
+    answer.send_response(());
+    assert_ready_ok!(response.poll());
+    assert_eq!(breaker.figures().calls.calls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_refuses_without_a_ready_service_inside() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let (mut service, mut handle) = tower_test::mock::spawn_layer::<(), (), _>(breaker.layer());
+    handle.allow(0);
+    breaker.open_for(SECOND);
+    assert_ready_ok!(service.poll_ready());
+    let refused: BoxError = assert_ready_err!(task::spawn(service.call(())).poll());
+    assert!(Rejected::find(&*refused).unwrap().is_open());
+
+    // Told ready while it refused, called when it would not: what is not ready must not be called.
+    assert_ready_ok!(service.poll_ready());
+    clock::sleep(SECOND).await;
+    let refused: BoxError = assert_ready_err!(task::spawn(service.call(())).poll());
+    let refused = Rejected::find(&*refused).unwrap();
+    assert_eq!(refused.wait_hint(), Some(Duration::ZERO));
+    assert_pending!(service.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_waits_for_the_service_inside_is_woken_when_the_breaker_opens() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let (mut service, mut handle) = tower_test::mock::spawn_layer::<(), (), _>(breaker.layer());
+    handle.allow(0);
+    assert_pending!(service.poll_ready());
+    breaker.try_acquire().unwrap().record(Outcome::Failure);
+    assert!(!service.is_woken());
+    breaker.try_acquire().unwrap().record(Outcome::Failure);
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_taken_by_hand_counts_like_a_call() {
+    let breaker = CircuitBreaker::new("orders", brittle().slow_calls(SECOND, 1.0));
+    breaker.try_acquire().unwrap().record(Outcome::Success);
+    breaker.try_acquire().unwrap().release();
+    let slow = breaker.try_acquire().unwrap();
+    clock::sleep(2 * SECOND).await;
+    drop(slow);
+    let calls = breaker.figures().calls;
+    assert_eq!((calls.calls, calls.failures, calls.slow), (2, 1, 1));
+}
+
+/// A service whose readiness fails.
+#[derive(Clone)]
+struct Broken;
+
+impl Service<Ask> for Broken {
+    type Response = ();
+    type Error = BoxError;
+    type Future = std::future::Pending<Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Err("no connection".into()))
+    }
+
+    fn call(&mut self, _: Ask) -> Self::Future {
+        unreachable!("never ready")
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
