@@ -246,6 +246,25 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_wait_without_jitter_is_the_base_multiplied_step_by_step_up_to_the_cap(
+            base in 0..100_000_u64,
+            multiplier in 1..5_u32,
+            cap in 0..1_000_000_u64,
+            attempt in 1..20_u32,
+        ) {
+            let mut expected = ms(base);
+            for _ in 1..attempt {
+                expected = expected.saturating_mul(multiplier);
+            }
+            let backoff = Backoff::exponential(ms(base), f64::from(multiplier))
+                .cap(ms(cap))
+                .jitter(Jitter::None);
+            let wait = backoff.wait(attempt, ms(0), &mut Draw(0.5));
+            // Floating seconds are exact to well below a microsecond here.
+            prop_assert!(wait.abs_diff(expected.min(ms(cap))) < Duration::from_micros(1));
+        }
+
+        #[test]
         fn no_wait_is_longer_than_the_cap_whatever_the_settings(
             base in duration(),
             cap in duration(),

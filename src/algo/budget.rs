@@ -8,7 +8,7 @@
 //! use buttress::algo::budget::Budget;
 //!
 //! # fn at_some_time(now: Instant) {
-//! let mut budget = Budget::new(0.2, 0);
+//! let budget = Budget::new(0.2, 0);
 //! for _ in 0..10 {
 //!     budget.deposit(now);
 //! }
@@ -19,26 +19,21 @@
 //! # at_some_time(buttress::clock::now());
 //! ```
 
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 /// Lets a retry pass while the window holds fewer than a share of its first attempts, or than a floor.
 ///
-/// The window is ten seconds in ten buckets, the one that is being filled included.
-#[derive(Clone, Debug)]
+/// The window is ten whole seconds, the one that is being filled included, counted from the first use. Every call
+/// deposits, so the counts are atomics and no call waits for another.
+#[derive(Debug)]
 pub struct Budget {
     share: f64,
     floor: f64,
-    origin: Option<Instant>,
-    /// The number of the newest bucket since `origin`.
-    newest: u64,
-    buckets: [Counts; BUCKETS as usize],
-    sum: Counts,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    deposits: u64,
-    withdrawals: u64,
+    origin: OnceLock<Instant>,
+    deposits: Window,
+    withdrawals: Window,
 }
 
 impl Budget {
@@ -55,54 +50,89 @@ impl Budget {
         );
         Self {
             share,
-            floor: f64::from(floor) * BUCKETS as f64 * BUCKET.as_secs_f64(),
-            origin: None,
-            newest: 0,
-            buckets: Default::default(),
-            sum: Counts::default(),
+            floor: f64::from(floor) * SECONDS as f64,
+            origin: OnceLock::new(),
+            deposits: Window::default(),
+            withdrawals: Window::default(),
         }
     }
 
     /// Counts a first attempt.
-    pub fn deposit(&mut self, now: Instant) {
-        self.slide(now).deposits += 1;
-        self.sum.deposits += 1;
+    pub fn deposit(&self, now: Instant) {
+        self.deposits.add_if(self.second(now), || true);
     }
 
     /// Takes a retry out, if the budget has one left.
-    pub fn withdraw(&mut self, now: Instant) -> bool {
-        self.slide(now);
-        let paid_for = (self.share * self.sum.deposits as f64).max(self.floor);
-        // The product of a decimal share is a hair off: 0.29 of 100 is 28.999….
-        if (self.sum.withdrawals + 1) as f64 > paid_for + 1e-6 {
-            return false;
-        }
-        self.slide(now).withdrawals += 1;
-        self.sum.withdrawals += 1;
-        true
+    pub fn withdraw(&self, now: Instant) -> bool {
+        let second = self.second(now);
+        // Asked again where another withdrawal came first, so that two never share the last token. Only a race over
+        // the turn of a second can let one too many pass.
+        self.withdrawals.add_if(second, || {
+            let paid_for = (self.share * self.deposits.sum(second) as f64).max(self.floor);
+            // The product of a decimal share is a hair off: 0.29 of 100 is 28.999….
+            (self.withdrawals.sum(second) + 1) as f64 <= paid_for + 1e-6
+        })
     }
 
-    /// Forgets what is older than the window; the bucket of `now`.
-    fn slide(&mut self, now: Instant) -> &mut Counts {
-        let origin = *self.origin.get_or_insert(now);
-        let bucket = now.saturating_duration_since(origin).as_secs() / BUCKET.as_secs();
-        let passed = bucket.saturating_sub(self.newest);
-        for step in 1..=passed.min(BUCKETS) {
-            let oldest = &mut self.buckets[((self.newest + step) % BUCKETS) as usize];
-            self.sum.deposits -= oldest.deposits;
-            self.sum.withdrawals -= oldest.withdrawals;
-            *oldest = Counts::default();
-        }
-        self.newest += passed;
-        &mut self.buckets[(self.newest % BUCKETS) as usize]
+    /// Puts back the retry that was taken out at `then`, because it was never made.
+    pub fn refund(&self, then: Instant) {
+        self.withdrawals.take_back(self.second(then));
+    }
+
+    /// The number of the second in which `now` lies.
+    fn second(&self, now: Instant) -> u64 {
+        let origin = *self.origin.get_or_init(|| now);
+        now.saturating_duration_since(origin).as_secs()
     }
 }
 
-const BUCKET: Duration = Duration::from_secs(1);
-const BUCKETS: u64 = 10;
+/// How many there were in each of the last ten seconds. Each slot holds the number of its second in the upper half
+/// and the count in the lower, so that one exchange moves it on.
+///
+/// All orderings are relaxed: a slot guards nothing but itself.
+#[derive(Debug, Default)]
+struct Window([AtomicU64; SECONDS as usize]);
+
+impl Window {
+    fn add_if(&self, second: u64, allowed: impl Fn() -> bool) -> bool {
+        self.slot(second)
+            .fetch_update(Relaxed, Relaxed, |slot| {
+                let newer = slot.max(second << 32);
+                allowed().then_some(newer + 1)
+            })
+            .is_ok()
+    }
+
+    fn take_back(&self, second: u64) {
+        // Nothing to do where the slot has moved on: the window has forgotten the retry already.
+        let _ = self.slot(second).fetch_update(Relaxed, Relaxed, |slot| {
+            (slot >> 32 == second && count(slot) > 0).then(|| slot - 1)
+        });
+    }
+
+    fn sum(&self, second: u64) -> u64 {
+        let slots = self.0.iter().map(|slot| slot.load(Relaxed));
+        slots
+            .filter(|slot| (slot >> 32) + SECONDS > second)
+            .map(count)
+            .sum()
+    }
+
+    fn slot(&self, second: u64) -> &AtomicU64 {
+        &self.0[(second % SECONDS) as usize]
+    }
+}
+
+fn count(slot: u64) -> u64 {
+    slot & u64::from(u32::MAX)
+}
+
+const SECONDS: u64 = 10;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -122,7 +152,7 @@ mod tests {
             (10, 0.2, 3, 0.3),
         ];
         for (rate, share, floor, most) in table {
-            let mut budget = Budget::new(share, floor);
+            let budget = Budget::new(share, floor);
             let mut now = start();
             let (mut calls, mut retries) = (0_u32, 0_u32);
             for n in 0..rate * 60 {
@@ -150,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_floor_serves_a_client_with_little_traffic() {
-        let mut budget = Budget::new(0.2, 3);
+        let budget = Budget::new(0.2, 3);
         let now = start();
         assert_eq!((0..100).filter(|_| budget.withdraw(now)).count(), 30);
         assert!(!budget.withdraw(now + Duration::from_millis(9_999)));
@@ -159,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_idle_budget_forgets_its_deposits() {
-        let mut budget = Budget::new(0.5, 0);
+        let budget = Budget::new(0.5, 0);
         let now = start();
         for _ in 0..1000 {
             budget.deposit(now);
@@ -171,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_moment_that_is_passed_in_late_counts_as_now() {
-        let mut budget = Budget::new(1.0, 0);
+        let budget = Budget::new(1.0, 0);
         let now = start() + Duration::from_secs(100);
         budget.deposit(now);
         budget.deposit(now + Duration::from_secs(5));
@@ -179,34 +209,72 @@ mod tests {
         assert_eq!((0..10).filter(|_| budget.withdraw(now)).count(), 3);
     }
 
+    #[test]
+    fn a_refund_is_worth_one_retry_and_no_more() {
+        let budget = Budget::new(0.0, 1);
+        let now = start();
+        assert_eq!((0..100).filter(|_| budget.withdraw(now)).count(), 10);
+        budget.refund(now);
+        assert!(budget.withdraw(now + Duration::from_secs(3)));
+        assert!(!budget.withdraw(now + Duration::from_secs(3)));
+        // Ten seconds later its second is forgotten, and another has its place.
+        let later = now + Duration::from_secs(10);
+        assert!(budget.withdraw(later));
+        budget.refund(now);
+        assert_eq!((0..100).filter(|_| budget.withdraw(later)).count(), 8);
+    }
+
+    #[test]
+    fn threads_lose_no_deposit_and_share_no_token() {
+        let budget = Budget::new(0.1, 0);
+        let now = start();
+        let each = |work: &(dyn Fn() -> usize + Sync)| -> usize {
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+                threads.into_iter().map(|t| t.join().unwrap()).sum()
+            })
+        };
+        each(&|| (0..2500).map(|_| budget.deposit(now)).count());
+        let taken = each(&|| (0..2500).filter(|_| budget.withdraw(now)).count());
+        assert_eq!(taken, 1000);
+    }
+
     proptest! {
         #[test]
         fn it_agrees_with_a_list_of_everything_that_happened(
             share in 0_u32..=100,
             floor in 0_u32..3,
-            steps in prop::collection::vec((0_u64..3_000, 0_u32..3), 0..300),
+            steps in prop::collection::vec((0_u64..3_000, 0_u32..4), 0..300),
         ) {
-            let mut budget = Budget::new(f64::from(share) / 100.0, floor);
+            let budget = Budget::new(f64::from(share) / 100.0, floor);
             let origin = start();
+            // The first use is where its seconds are counted from.
+            budget.refund(origin);
             let mut now = Duration::ZERO;
-            let mut happened: Vec<(u64, bool)> = Vec::new();
-            for (at, (pause, kind)) in steps.into_iter().enumerate() {
-                if at > 0 {
-                    now += Duration::from_millis(pause);
-                }
-                let bucket = now.as_secs();
-                happened.retain(|(other, _)| other + BUCKETS > bucket);
-                if kind > 0 {
-                    budget.deposit(origin + now);
-                    happened.push((bucket, true));
-                } else {
-                    let deposits = happened.iter().filter(|(_, deposit)| *deposit).count();
-                    let retries = happened.len() - deposits;
-                    let expected = (retries as u32 + 1) * 100
-                        <= (share * deposits as u32).max(floor * 1000);
-                    prop_assert_eq!(budget.withdraw(origin + now), expected);
-                    if expected {
-                        happened.push((bucket, false));
+            let mut deposits: Vec<u64> = Vec::new();
+            let mut retries: Vec<Duration> = Vec::new();
+            for (pause, kind) in steps {
+                now += Duration::from_millis(pause);
+                let second = now.as_secs();
+                deposits.retain(|then| then + SECONDS > second);
+                retries.retain(|then| then.as_secs() + SECONDS > second);
+                match kind {
+                    0 => {
+                        let expected = (retries.len() + 1) * 100
+                            <= (share as usize * deposits.len()).max(floor as usize * 1000);
+                        prop_assert_eq!(budget.withdraw(origin + now), expected);
+                        if expected {
+                            retries.push(now);
+                        }
+                    }
+                    1 => {
+                        if let Some(then) = retries.pop() {
+                            budget.refund(origin + then);
+                        }
+                    }
+                    _ => {
+                        budget.deposit(origin + now);
+                        deposits.push(second);
                     }
                 }
             }
