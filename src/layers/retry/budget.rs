@@ -31,8 +31,9 @@ impl RetryBudget {
 
     pub(super) fn withdraw(&self, now: Instant) -> Option<Token> {
         self.0.withdraw(now).then(|| Token {
-            budget: Some(self.clone()),
+            budget: self.clone(),
             taken: now,
+            spent: false,
         })
     }
 }
@@ -43,23 +44,18 @@ impl Default for RetryBudget {
     }
 }
 
-/// The right to one more attempt. It goes back into the budget if the attempt is never made.
+/// The right to one more attempt. Unless it is spent it goes back into the budget.
 #[derive(Debug)]
 pub(super) struct Token {
-    budget: Option<RetryBudget>,
+    budget: RetryBudget,
     taken: Instant,
-}
-
-impl Token {
-    pub(super) fn spend(mut self) {
-        self.budget = None;
-    }
+    pub(super) spent: bool,
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        if let Some(budget) = &self.budget {
-            budget.0.refund(self.taken);
+        if !self.spent {
+            self.budget.0.refund(self.taken);
         }
     }
 }

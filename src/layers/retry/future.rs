@@ -23,6 +23,8 @@ pin_project! {
         plan: Option<Plan<S, Req, R>>,
         // What the peer said last. It is the answer if the next attempt is never made or is refused.
         kept: Option<Result<S::Response, S::Error>>,
+        // The attempt's that is coming or under way, spent once that has begun.
+        token: Option<Token>,
         #[pin]
         state: State<S::Future>,
     }
@@ -39,13 +41,11 @@ pin_project! {
         Waiting {
             #[pin]
             timer: Sleep,
-            token: Option<Token>,
         },
         Readying {
             // The deadline's, registered only once the inner service is pending.
             #[pin]
             timer: Option<Sleep>,
-            token: Option<Token>,
         },
     }
 }
@@ -55,6 +55,7 @@ impl<S: Service<Req>, Req, R> RetryFuture<S, Req, R> {
         Self {
             plan,
             kept: None,
+            token: None,
             state: State::Attempting { attempt },
         }
     }
@@ -77,43 +78,48 @@ where
                         return Poll::Ready(result);
                     };
                     if plan.is_refusal(&result) {
-                        return Poll::Ready(this.kept.take().unwrap_or(result));
+                        let Some(kept) = this.kept.take() else {
+                            return Poll::Ready(result);
+                        };
+                        give_back(this.token);
+                        return Poll::Ready(kept);
                     }
                     let Some((wait, token)) = plan.another(&result) else {
                         return Poll::Ready(result);
                     };
                     *this.kept = Some(result);
+                    *this.token = token;
                     State::Waiting {
                         timer: clock::sleep(wait),
-                        token,
                     }
                 }
-                StateProj::Waiting { timer, token } => {
+                StateProj::Waiting { timer } => {
                     ready!(timer.poll(cx));
-                    State::Readying {
-                        timer: None,
-                        token: token.take(),
-                    }
+                    State::Readying { timer: None }
                 }
-                StateProj::Readying { timer, token } => {
+                StateProj::Readying { timer } => {
                     let plan = this.plan.as_mut().expect("only a plan leads here");
-                    match ready!(plan.poll_ready(timer, cx)) {
-                        Some(request) => {
-                            if let Some(token) = token.take() {
-                                token.spend();
-                            }
-                            let attempt = plan.inner.call(request);
-                            State::Attempting { attempt }
-                        }
-                        None => {
-                            let kept = this.kept.take().expect("polled after completion");
-                            return Poll::Ready(kept);
-                        }
+                    let Some(request) = ready!(plan.poll_ready(timer, cx)) else {
+                        give_back(this.token);
+                        let kept = this.kept.take().expect("polled after completion");
+                        return Poll::Ready(kept);
+                    };
+                    if let Some(token) = this.token {
+                        token.spent = true;
                     }
+                    let attempt = plan.inner.call(request);
+                    State::Attempting { attempt }
                 }
             };
             this.state.set(next);
         }
+    }
+}
+
+/// Puts the token back into the budget: the peer never saw the attempt.
+fn give_back(token: &mut Option<Token>) {
+    if let Some(mut token) = token.take() {
+        token.spent = false;
     }
 }
 
