@@ -23,11 +23,13 @@
 //! # }
 //! ```
 
-use std::pin::Pin;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
+use tokio::task::unconstrained;
 use tower::{Layer, Service};
 
 use crate::clock::{self, Sleep};
@@ -54,7 +56,11 @@ impl TimeoutLayer {
     }
 
     /// Starts the clock of a call when its caller first asks whether the service is ready, so that waiting for
-    /// readiness is bounded too. Off by default, as tower's own `Timeout` has it.
+    /// readiness is bounded too: the call has what the wait left of the limit. Off by default, as tower's own
+    /// `Timeout` has it.
+    ///
+    /// Past the limit `poll_ready` lets the caller through, and its call is refused. The wait is that of one service
+    /// value: concurrent callers each need a clone.
     #[must_use]
     pub fn cover_readiness(mut self) -> Self {
         self.covers_readiness = true;
@@ -98,12 +104,12 @@ pub struct Timeout<S> {
 enum Waiting {
     #[default]
     No,
-    /// The inner service is not ready; the timer ends the wait.
+    /// The inner service is not ready; the timer ends the wait. (The only allocation, and only where one waits.)
     Until(Bound, Pin<Box<Sleep>>),
     /// The inner service became ready; the call has what is left.
     Ready(Bound),
     /// The wait took too long; the call that follows is refused.
-    Over(Bound),
+    Over(Reason),
 }
 
 impl<S: Clone> Clone for Timeout<S> {
@@ -126,39 +132,42 @@ where
     type Future = TimeoutFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if let Waiting::Over(_) = self.waiting {
-            return Poll::Ready(Ok(()));
-        }
         let polled = self.inner.poll_ready(cx)?;
         if !self.layer.covers_readiness {
             return polled.map(Ok);
         }
-        loop {
-            self.waiting = match &mut self.waiting {
-                Waiting::No if polled.is_ready() => return Poll::Ready(Ok(())),
-                Waiting::No => {
-                    let bound = Bound::new(self.layer.limit);
-                    Waiting::Until(bound, Box::pin(clock::until(bound.at)))
-                }
-                Waiting::Until(bound, _) if polled.is_ready() => Waiting::Ready(*bound),
-                Waiting::Until(bound, timer) => {
-                    ready!(timer.as_mut().poll(cx));
-                    Waiting::Over(*bound)
-                }
-                Waiting::Ready(_) if polled.is_pending() => Waiting::No,
-                Waiting::Ready(_) | Waiting::Over(_) => return Poll::Ready(Ok(())),
+        if polled.is_ready() {
+            self.waiting = match mem::take(&mut self.waiting) {
+                Waiting::Until(bound, _) | Waiting::Ready(bound) => Waiting::Ready(bound),
+                Waiting::No | Waiting::Over(_) => Waiting::No,
             };
+            return Poll::Ready(Ok(()));
         }
+        if let Waiting::No | Waiting::Ready(_) = self.waiting {
+            let bound = Bound::new(clock::now(), self.layer.limit, self.layer.limit);
+            self.waiting = Waiting::Until(bound, Box::pin(clock::until(bound.at)));
+        }
+        if let Waiting::Until(bound, timer) = &mut self.waiting {
+            ready!(timer.as_mut().poll(cx));
+            self.waiting = Waiting::Over(bound.reason);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let bound = match std::mem::take(&mut self.waiting) {
-            Waiting::No | Waiting::Until(..) => Bound::new(self.layer.limit),
-            Waiting::Ready(bound) => bound,
-            Waiting::Over(bound) => {
-                return TimeoutFuture::refused(self.layer.gave_up(bound.reason));
-            }
+        let limit = self.layer.limit;
+        let now = clock::now();
+        let left = match mem::take(&mut self.waiting) {
+            Waiting::Ready(bound) if now < bound.at => bound.at - now,
+            // A service that has been ready for longer than the limit was kept for later: the wait was another's.
+            Waiting::No | Waiting::Until(..) | Waiting::Ready(_) => limit,
+            Waiting::Over(reason) => return TimeoutFuture::refused(self.layer.gave_up(reason)),
         };
+        let bound = Bound::new(now, left, limit);
+        if bound.reason == Reason::DeadlineExceeded && bound.at <= now {
+            // Nobody waits for the answer any more: spare the peer the question.
+            return TimeoutFuture::refused(self.layer.gave_up(bound.reason));
+        }
         let inner = {
             let _entered = Deadline::at(bound.at).enter();
             self.inner.call(request)
@@ -177,18 +186,19 @@ where
 /// When a call ends at the latest, and what that means.
 #[derive(Clone, Copy, Debug)]
 struct Bound {
-    at: std::time::Instant,
+    at: Instant,
     reason: Reason,
 }
 
 impl Bound {
-    fn new(limit: Duration) -> Self {
+    /// The end of a call that has `left` of `limit`, if the deadline is not before it.
+    fn new(now: Instant, left: Duration, limit: Duration) -> Self {
         let own = Self {
-            at: clock::after(clock::now(), limit),
+            at: clock::after(now, left),
             reason: Reason::TimedOut { after: limit },
         };
         match Deadline::current() {
-            Some(deadline) if deadline.instant() < own.at => Self {
+            Some(deadline) if deadline.instant() <= own.at => Self {
                 at: deadline.instant(),
                 reason: Reason::DeadlineExceeded,
             },
@@ -242,7 +252,8 @@ where
     type Output = Result<Res, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (inner, bound, mut timer, observer) = match self.project().state.project() {
+        let mut state = self.project().state;
+        let (inner, bound, mut timer, observer) = match state.as_mut().project() {
             StateProj::Running {
                 inner,
                 bound,
@@ -264,9 +275,12 @@ where
             timer.set(Some(clock::until(bound.at)));
         }
         if let Some(timer) = timer.as_pin_mut() {
-            ready!(timer.poll(cx));
+            // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
+            ready!(pin!(unconstrained(timer)).poll(cx));
         }
         let rejected = observer.refused(Rejected::new("timeout", bound.reason));
+        // Drops the inner future now, not when the caller drops this one.
+        state.set(State::Refused { rejected: None });
         Poll::Ready(Err(rejected.into()))
     }
 }

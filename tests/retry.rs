@@ -1,0 +1,563 @@
+//! What is tried again, when, with which request, and which answer the caller gets.
+
+use std::future::{Ready, ready};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use buttress::algo::backoff::{Backoff, Jitter};
+use buttress::clock;
+use buttress::error::{Reason, Rejected};
+use buttress::layers::retry::{Decision, RetryBudget, RetryLayer, Rules};
+use buttress::layers::timeout::TimeoutLayer;
+use buttress::observe::{Event, Observe};
+use buttress::{BoxError, Deadline, Outcome};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+type Answer = Result<u16, BoxError>;
+
+/// Answers with a function of the number of the call, 1 for the first. It panics if called before it is ready.
+#[derive(Default)]
+struct Peer<F> {
+    answer: F,
+    calls: Arc<AtomicU32>,
+    readiness: Option<fn(u32) -> Poll<Result<(), BoxError>>>,
+    ready: bool,
+}
+
+impl<F: Clone> Clone for Peer<F> {
+    fn clone(&self) -> Self {
+        Self {
+            answer: self.answer.clone(),
+            calls: Arc::clone(&self.calls),
+            readiness: self.readiness,
+            ready: false,
+        }
+    }
+}
+
+impl<F, Req> Service<Req> for Peer<F>
+where
+    F: Fn(u32, Req) -> Answer,
+{
+    type Response = u16;
+    type Error = BoxError;
+    type Future = Ready<Answer>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let polled = match self.readiness {
+            Some(readiness) => readiness(self.calls.load(Relaxed)),
+            None => Poll::Ready(Ok(())),
+        };
+        self.ready = matches!(polled, Poll::Ready(Ok(())));
+        polled
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        assert!(self.ready, "called before it was ready");
+        self.ready = false;
+        let call = self.calls.fetch_add(1, Relaxed) + 1;
+        ready((self.answer)(call, request))
+    }
+}
+
+fn peer<F>(answer: F) -> Peer<F> {
+    Peer {
+        answer,
+        calls: Arc::default(),
+        readiness: None,
+        ready: false,
+    }
+}
+
+/// Fails until call number `good`, saying which call it was.
+fn good_from(good: u32) -> Peer<impl Fn(u32, ()) -> Answer + Clone> {
+    peer(move |call, ()| match call {
+        call if call < good => failure(call),
+        call => Ok(call as u16),
+    })
+}
+
+fn failure(call: u32) -> Answer {
+    Err(format!("failure {call}").into())
+}
+
+fn open() -> BoxError {
+    Rejected::new("circuit breaker", Reason::Open).into()
+}
+
+/// As a layer: waits of exactly 100 ms and no budget, so that a test sees only what it is about.
+fn three_attempts() -> RetryLayer {
+    RetryLayer::new(3).backoff(exactly(100)).budget(None)
+}
+
+fn exactly(ms: u64) -> Backoff {
+    Backoff::constant(Duration::from_millis(ms)).jitter(Jitter::None)
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Observe for Log {
+    fn on_event(&self, event: &Event<'_>) {
+        self.0.lock().unwrap().push(format!("{event:?}"));
+    }
+}
+
+impl Log {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_call_is_tried_again_until_it_succeeds_or_its_attempts_are_used_up() {
+    for (good, expected) in [(1, "1"), (3, "3"), (4, "failure 3")] {
+        let said = three_attempts().layer(good_from(good)).oneshot(()).await;
+        let said = said.map_or_else(|e| e.to_string(), |ok| ok.to_string());
+        assert_eq!(said, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_waits_are_those_of_the_backoff() {
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let start = clock::now();
+    let seen = Arc::clone(&times);
+    let peer = peer(move |call, ()| {
+        seen.lock()
+            .unwrap()
+            .push((clock::now() - start).as_millis());
+        failure(call)
+    });
+    let backoff = Backoff::exponential(Duration::from_millis(100), 2.0)
+        .cap(Duration::from_millis(300))
+        .jitter(Jitter::None);
+    let layer = RetryLayer::new(5).backoff(backoff);
+    layer.layer(peer).oneshot(()).await.unwrap_err();
+    assert_eq!(*times.lock().unwrap(), [0, 100, 300, 600, 900]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_can_be_tried_again_and_the_last_one_is_the_answer() {
+    let statuses = |call, ()| -> Answer { Ok([503, 502, 404, 200][call as usize - 1]) };
+    let peer = peer(statuses);
+    let layer = three_attempts()
+        .rules(|_: &(), result: Result<&u16, &BoxError>| matches!(result, Ok(502..=504)));
+    assert_eq!(layer.layer(peer.clone()).oneshot(()).await.unwrap(), 404);
+
+    let layer = RetryLayer::new(2)
+        .rules(|_: &(), result: Result<&u16, &BoxError>| matches!(result, Ok(502..=504)));
+    peer.calls.store(0, Relaxed);
+    assert_eq!(layer.layer(peer).oneshot(()).await.unwrap(), 502);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_the_rules_do_not_name_is_final() {
+    let peer = good_from(9);
+    let calls = Arc::clone(&peer.calls);
+    let layer = three_attempts().rules(|_: &(), result: Result<&u16, &BoxError>| {
+        result.is_err_and(|error| error.to_string() == "failure 1")
+    });
+    let error = layer.layer(peer).oneshot(()).await.unwrap_err();
+    assert_eq!(error.to_string(), "failure 2");
+    assert_eq!(calls.load(Relaxed), 2);
+}
+
+// The request.
+
+/// Not `Clone`. Knows how many copies were made of it and for which attempts.
+struct Order {
+    copies: Arc<Mutex<Vec<u32>>>,
+    original: bool,
+}
+
+#[derive(Clone)]
+struct CopyOrders;
+
+impl Rules<Order, u16, BoxError> for CopyOrders {
+    fn replay(&self, order: &Order, attempt: u32) -> Option<Order> {
+        assert!(order.original, "a copy of a copy");
+        order.copies.lock().unwrap().push(attempt);
+        Some(Order {
+            copies: Arc::clone(&order.copies),
+            original: false,
+        })
+    }
+
+    fn decide(&self, order: &Order, result: Result<&u16, &BoxError>) -> Decision {
+        assert!(order.original);
+        result.is_err().into()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_original_is_sent_last_and_no_copy_is_made_for_that() {
+    // Attempts allowed, the call that succeeds, the copies made, whether the last call got the original.
+    let table: [(u32, u32, &[u32], bool); 5] = [
+        (1, 1, &[], true),
+        (1, 9, &[], true),
+        (3, 1, &[1], false),
+        (3, 2, &[1, 2], false),
+        (3, 9, &[1, 2], true),
+    ];
+    for (attempts, good, expected, last) in table {
+        let copies: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let original = Arc::new(AtomicU32::new(0));
+        let seen = Arc::clone(&original);
+        let peer = peer(move |call, order: Order| {
+            seen.store(u32::from(order.original), Relaxed);
+            if call < good { failure(call) } else { Ok(200) }
+        });
+        let service = RetryLayer::new(attempts).rules(CopyOrders).layer(peer);
+        let order = Order {
+            copies: Arc::clone(&copies),
+            original: true,
+        };
+        let _ = service.oneshot(order).await;
+        assert_eq!(*copies.lock().unwrap(), expected);
+        assert_eq!(original.load(Relaxed) == 1, last, "{attempts} {good}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_copied_is_sent_once() {
+    #[derive(Clone)]
+    struct Streams;
+    impl Rules<(), u16, BoxError> for Streams {
+        fn replay(&self, (): &(), attempt: u32) -> Option<()> {
+            (attempt == 1).then_some(())
+        }
+        fn decide(&self, (): &(), _: Result<&u16, &BoxError>) -> Decision {
+            Decision::Retry { after: None }
+        }
+    }
+    // It may be copied for the first attempt, so the second is the last.
+    let error = RetryLayer::new(5)
+        .rules(Streams)
+        .layer(good_from(9))
+        .oneshot(())
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "failure 2");
+}
+
+// Refusals and the real error.
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_not_tried_again_and_costs_no_token() {
+    let refusals = [
+        Reason::Open,
+        Reason::ForcedOpen,
+        Reason::Full { limit: 1 },
+        Reason::QueueFull { limit: 1 },
+        Reason::NoInstance,
+    ];
+    for reason in refusals {
+        let budget = RetryBudget::new(0.0, 1);
+        let log = Log::default();
+        let refusing = peer(move |_, ()| Err(Rejected::new("inner", reason).into()));
+        let calls = Arc::clone(&refusing.calls);
+        // Not even rules that want every error tried again get a refusal.
+        let layer = RetryLayer::new(3)
+            .rules(|(): &(), result: Result<&u16, &BoxError>| result.is_err())
+            .budget(budget.clone())
+            .observe(log.clone());
+        let service = layer.layer(refusing);
+        for _ in 0..100 {
+            let error = service.clone().oneshot(()).await.unwrap_err();
+            assert_eq!(Rejected::find(&*error).unwrap().reason(), reason);
+        }
+        assert_eq!(calls.load(Relaxed), 100);
+        assert_eq!(tokens_left(&budget).await, 10);
+        assert!(log.take().is_empty());
+    }
+}
+
+/// How many retries `budget` still pays for. Takes them.
+async fn tokens_left(budget: &RetryBudget) -> u32 {
+    let failing = peer(|call, ()| failure(call));
+    let calls = Arc::clone(&failing.calls);
+    let layer = RetryLayer::new(1000).budget(budget.clone());
+    let layer = layer.backoff(exactly(0));
+    let _ = layer.layer(failing).oneshot(()).await;
+    calls.load(Relaxed) - 1
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_an_attempt_is_tried_again() {
+    let calls = AtomicU32::new(0);
+    let service = ServiceBuilder::new()
+        .layer(three_attempts())
+        .layer(TimeoutLayer::new(Duration::from_millis(50)))
+        .service_fn(|()| {
+            let call = calls.fetch_add(1, Relaxed) + 1;
+            async move {
+                if call < 3 {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, BoxError>(call)
+            }
+        });
+    assert_eq!(service.oneshot(()).await.unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_readiness_error_of_a_later_attempt_does_not_replace_the_real_one() {
+    let mut flaky = good_from(9);
+    flaky.readiness = Some(|calls| match calls {
+        0 => Poll::Ready(Ok(())),
+        _ => Poll::Ready(Err("not ready".into())),
+    });
+    let calls = Arc::clone(&flaky.calls);
+    let budget = RetryBudget::new(0.0, 1);
+    let service = three_attempts().budget(budget.clone()).layer(flaky);
+    let error = service.oneshot(()).await.unwrap_err();
+    assert_eq!(error.to_string(), "failure 1");
+    assert_eq!(calls.load(Relaxed), 1);
+    assert_eq!(tokens_left(&budget).await, 10, "the attempt was never made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_refusal_of_a_later_attempt_does_not_replace_the_real_error() {
+    // The second attempt is one of three, or the last.
+    for attempts in [2, 3] {
+        let opening = peer(|call, ()| match call {
+            1 => failure(1),
+            _ => Err(open()),
+        });
+        let calls = Arc::clone(&opening.calls);
+        let budget = RetryBudget::new(0.0, 1);
+        let layer = RetryLayer::new(attempts).budget(budget.clone());
+        let error = layer.layer(opening).oneshot(()).await.unwrap_err();
+        assert_eq!(error.to_string(), "failure 1");
+        assert_eq!(calls.load(Relaxed), 2);
+        assert_eq!(tokens_left(&budget).await, 10, "a refusal costs nothing");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_a_later_attempt_does_not_replace_a_response_either() {
+    let opening = peer(|call, ()| match call {
+        1 => Ok(503),
+        _ => Err(open()),
+    });
+    let service = three_attempts()
+        .rules(|(): &(), result: Result<&u16, &BoxError>| matches!(result, Ok(503)))
+        .layer(opening);
+    assert_eq!(service.oneshot(()).await.unwrap(), 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_error_of_readiness_goes_to_the_caller() {
+    let mut broken = good_from(1);
+    broken.readiness = Some(|_| Poll::Ready(Err("not ready".into())));
+    let error = three_attempts().layer(broken).oneshot(()).await;
+    assert_eq!(error.unwrap_err().to_string(), "not ready");
+}
+
+// The deadline.
+
+#[tokio::test(start_paused = true)]
+async fn no_wait_begins_that_the_deadline_leaves_no_attempt_after() {
+    // Left until the deadline, attempts made, time taken.
+    for (left, expected, took) in [(100, 1, 0), (101, 2, 100), (200, 2, 100), (201, 3, 200)] {
+        let failing = good_from(9);
+        let calls = Arc::clone(&failing.calls);
+        let budget = RetryBudget::new(0.0, 1);
+        let service = three_attempts().budget(budget.clone()).layer(failing);
+        let start = clock::now();
+        let error = Deadline::within(Duration::from_millis(left))
+            .scope(service.oneshot(()))
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), format!("failure {expected}"));
+        assert_eq!(calls.load(Relaxed), expected);
+        assert_eq!((clock::now() - start).as_millis(), took);
+        assert_eq!(
+            tokens_left(&budget).await,
+            11 - expected,
+            "no token without an attempt"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_readiness_ends_at_the_deadline_with_the_real_error() {
+    let mut stuck = good_from(9);
+    stuck.readiness = Some(|calls| match calls {
+        0 => Poll::Ready(Ok(())),
+        _ => Poll::Pending,
+    });
+    let budget = RetryBudget::new(0.0, 1);
+    let service = three_attempts().budget(budget.clone()).layer(stuck);
+    let start = clock::now();
+    let error = Deadline::within(Duration::from_secs(1))
+        .scope(service.oneshot(()))
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "failure 1");
+    assert_eq!(clock::now() - start, Duration::from_secs(1));
+    assert_eq!(tokens_left(&budget).await, 10);
+}
+
+// What the peer asks for.
+
+fn overloaded(after: u64) -> RetryLayer<impl Rules<(), u16, BoxError> + Clone> {
+    three_attempts().rules(
+        move |(): &(), result: Result<&u16, &BoxError>| match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Overload(Some(Duration::from_secs(after))),
+        },
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_of_the_peer_is_the_least_wait() {
+    for (after, expected) in [(0, 100), (2, 2000), (10, 10_000)] {
+        let start = clock::now();
+        let service = overloaded(after).layer(good_from(2));
+        assert_eq!(service.oneshot(()).await.unwrap(), 2);
+        assert_eq!((clock::now() - start).as_millis(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_beyond_the_deadline_or_the_longest_ends_the_call_at_once() {
+    let start = clock::now();
+    let service = overloaded(2).layer(good_from(2));
+    let deadline = Deadline::within(Duration::from_secs(2));
+    deadline.scope(service.oneshot(())).await.unwrap_err();
+
+    let service = overloaded(11).layer(good_from(2));
+    service.oneshot(()).await.unwrap_err();
+    assert_eq!(clock::now(), start);
+
+    let layer = overloaded(3600).longest_hint(Duration::from_secs(3600));
+    assert_eq!(layer.layer(good_from(2)).oneshot(()).await.unwrap(), 2);
+    assert_eq!(clock::now() - start, Duration::from_secs(3600));
+}
+
+// The budget.
+
+#[tokio::test(start_paused = true)]
+async fn a_half_failing_peer_gets_a_fifth_more_calls_and_not_twice_as_many() {
+    let half = peer(|call, ()| {
+        if call % 2 == 0 {
+            Ok(200)
+        } else {
+            failure(call)
+        }
+    });
+    let calls = Arc::clone(&half.calls);
+    let service = RetryLayer::new(3).backoff(exactly(0)).layer(half);
+    for _ in 0..10_000 {
+        let _ = service.clone().oneshot(()).await;
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    let extra = calls.load(Relaxed) - 10_000;
+    assert!((1500..=2030).contains(&extra), "{extra} retries");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_budget_ends_the_call_with_its_last_result_and_says_so() {
+    let log = Log::default();
+    let layer = RetryLayer::new(100)
+        .name("orders")
+        .backoff(exactly(0))
+        .budget(RetryBudget::new(2.0, 0))
+        .observe(log.clone());
+    let error = layer.layer(good_from(99)).oneshot(()).await.unwrap_err();
+    assert_eq!(error.to_string(), "failure 3");
+    let expected = [
+        r#"Retrying { retry: "orders", attempt: 2, wait: 0ns }"#,
+        r#"Retrying { retry: "orders", attempt: 3, wait: 0ns }"#,
+        r#"BudgetExhausted { retry: "orders" }"#,
+    ];
+    assert_eq!(log.take(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_clones_and_layers_of_one_layer_share_its_budget() {
+    let layer = RetryLayer::new(1000).backoff(exactly(0));
+    let failing = good_from(u32::MAX);
+    let calls = Arc::clone(&failing.calls);
+    let first = layer.layer(failing.clone());
+    let second = layer.clone().layer(failing);
+    let _ = first.clone().oneshot(()).await;
+    assert_eq!(calls.load(Relaxed), 31, "three a second over ten seconds");
+    let _ = first.oneshot(()).await;
+    let _ = second.oneshot(()).await;
+    assert_eq!(calls.load(Relaxed), 33, "nothing is left for the others");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_wait_ends_at_once_and_gives_its_token_back() {
+    let budget = RetryBudget::new(0.0, 1);
+    let service = three_attempts().budget(budget.clone()).layer(good_from(9));
+    let mut call = tokio_test::task::spawn(service.oneshot(()));
+    assert!(call.poll().is_pending());
+    drop(call);
+    assert_eq!(tokens_left(&budget).await, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_attempt_has_cost_its_token() {
+    let budget = RetryBudget::new(0.0, 1);
+    let calls = AtomicU32::new(0);
+    let layer = three_attempts().budget(budget.clone());
+    let service = layer.layer(service_fn(|()| {
+        let call = calls.fetch_add(1, Relaxed) + 1;
+        async move {
+            if call > 1 {
+                std::future::pending::<()>().await;
+            }
+            failure(call)
+        }
+    }));
+    let mut call = tokio_test::task::spawn(service.oneshot(()));
+    assert!(call.poll().is_pending());
+    tokio::time::advance(Duration::from_millis(101)).await;
+    assert!(call.poll().is_pending());
+    drop(call);
+    assert_eq!(calls.load(Relaxed), 2);
+    assert_eq!(tokens_left(&budget).await, 9);
+}
+
+// Readiness.
+
+#[tokio::test(start_paused = true)]
+async fn the_service_that_was_made_ready_is_called_and_each_attempt_waits_for_readiness() {
+    // `Peer` panics if it is called unready, and a clone of it is unready.
+    let mut service = three_attempts().layer(good_from(3));
+    assert_eq!(service.ready().await.unwrap().call(()).await.unwrap(), 3);
+    assert_eq!(service.ready().await.unwrap().call(()).await.unwrap(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_attempt_waits_until_the_service_is_ready_again() {
+    let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
+    handle.allow(1);
+    let service = three_attempts().layer(mock);
+    let mut call = tokio_test::task::spawn(service.oneshot("ping"));
+    assert!(call.poll().is_pending());
+    let (_, respond) = handle.next_request().await.unwrap();
+    respond.send_error("reset");
+    assert!(call.poll().is_pending());
+    tokio::time::advance(Duration::from_millis(101)).await;
+    assert!(call.poll().is_pending());
+    assert!(!call.is_woken(), "nothing is polled in vain");
+    handle.allow(1);
+    assert!(call.is_woken());
+    assert!(call.poll().is_pending());
+    let (_, respond) = handle.next_request().await.unwrap();
+    respond.send_response("pong");
+    assert_eq!(call.await.unwrap(), "pong");
+}
+
+#[test]
+#[should_panic(expected = "at least one attempt")]
+fn no_attempt_at_all_is_refused() {
+    let _ = RetryLayer::new(0);
+}
