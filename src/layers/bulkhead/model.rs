@@ -1,4 +1,6 @@
-//! The slots on loom's primitives, so that every interleaving of a hand-over is run through.
+//! The slots on loom's primitives, so that the interleavings of a hand-over are run through.
+//!
+//! `cargo test` does so with up to two preemptions of a thread, `scripts/loom` with more; `LOOM_MAX_PREEMPTIONS` sets it.
 
 use std::future::poll_fn;
 
@@ -18,7 +20,7 @@ mod slots;
 
 #[test]
 fn whoever_waits_is_woken_however_a_slot_comes_free() {
-    loom::model(|| {
+    model(|| {
         let slots = Slots::new(1);
         let other = {
             let slots = slots.clone();
@@ -32,7 +34,7 @@ fn whoever_waits_is_woken_however_a_slot_comes_free() {
 
 #[test]
 fn a_slot_granted_to_one_who_gives_up_goes_to_the_next() {
-    loom::model(|| {
+    model(|| {
         let slots = Slots::new(1);
         let held = slots.try_take().unwrap();
         let first = queue(&slots);
@@ -49,7 +51,7 @@ fn a_slot_granted_to_one_who_gives_up_goes_to_the_next() {
 
 #[test]
 fn a_resize_races_with_a_release_and_with_a_newcomer() {
-    loom::model(|| {
+    model(|| {
         let slots = Slots::new(1);
         let held = slots.try_take().unwrap();
         let resize = {
@@ -66,7 +68,7 @@ fn a_resize_races_with_a_release_and_with_a_newcomer() {
 
 #[test]
 fn the_limit_holds_between_threads() {
-    loom::model(|| {
+    model(|| {
         let slots = Slots::new(1);
         let take = |slots: &Slots| slots.try_take().map(|_permit| slots.in_flight());
         let other = {
@@ -78,6 +80,12 @@ fn the_limit_holds_between_threads() {
         assert!(seen.iter().flatten().all(|&in_flight| in_flight == 1));
         assert_idle(&slots);
     });
+}
+
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(2);
+    builder.check(run);
 }
 
 fn wait(slots: &Slots) -> Permit {
