@@ -10,9 +10,9 @@ use std::time::Duration;
 use buttress::error::Reason;
 use buttress::layers::bulkhead::{Acquire, Bulkhead, Permit};
 use buttress::observe::{Event, Observe};
-use buttress::{BoxError, Deadline, Rejected};
+use buttress::{BoxError, Deadline, Rejected, clock};
 use proptest::prelude::*;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_test::task::{Spawn, spawn};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -75,10 +75,10 @@ async fn the_queue_is_bounded_in_length_and_in_time() {
     let error = service.call(Work(SECOND)).await.unwrap_err();
     assert_eq!(reason(&error), Reason::QueueFull { limit: 1 });
 
-    let began = Instant::now();
+    let began = clock::now();
     let error = waits.await.unwrap_err();
     assert_eq!(reason(&error), Reason::WaitedTooLong { after: 2 * SECOND });
-    assert_eq!(began.elapsed(), 2 * SECOND);
+    assert_eq!(clock::now() - began, 2 * SECOND);
     assert_eq!(bulkhead.waiting(), 0);
 }
 
@@ -88,13 +88,13 @@ async fn nobody_waits_past_the_deadline() {
     let service = bulkhead.layer().layer(worker());
     let _held = bulkhead.acquire().await.unwrap();
 
-    let began = Instant::now();
+    let began = clock::now();
     let error = Deadline::within(SECOND)
         .scope(service.oneshot(Work(SECOND)))
         .await
         .unwrap_err();
     assert_eq!(reason(&error), Reason::DeadlineExceeded);
-    assert_eq!(began.elapsed(), SECOND);
+    assert_eq!(clock::now() - began, SECOND);
 }
 
 #[tokio::test(start_paused = true)]

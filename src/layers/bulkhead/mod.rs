@@ -65,5 +65,7 @@ mod sync {
     pub(super) use std::sync::{Arc, Mutex, MutexGuard};
 }
 
+// The same slots, on loom's primitives.
 #[cfg(test)]
+#[allow(clippy::duplicate_mod)]
 mod model;

@@ -15,7 +15,7 @@ mod sync {
 }
 
 #[path = "slots.rs"]
-#[allow(unreachable_pub)]
+#[allow(clippy::duplicate_mod, unreachable_pub)]
 mod slots;
 
 #[test]
