@@ -1,0 +1,100 @@
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::handle::Acquire;
+use super::slots::Permit;
+use crate::error::Rejected;
+
+pin_project! {
+    /// The future of a [`BulkheadService`](super::BulkheadService).
+    #[derive(Debug)]
+    pub struct BulkheadFuture<S, Req, F> {
+        #[pin]
+        state: State<S, Req, F>,
+    }
+}
+
+pin_project! {
+    // Waiting (for a slot) -> Readying (the inner service) -> Running -> Over
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<S, Req, F> {
+        Waiting {
+            #[pin]
+            acquire: Acquire,
+            call: Option<(S, Req)>,
+        },
+        Readying {
+            call: Option<(S, Req)>,
+            permit: Option<Permit>,
+        },
+        // The work is dropped before its slot.
+        Running {
+            #[pin]
+            inner: F,
+            permit: Permit,
+        },
+        Over { refused: Option<Rejected> },
+    }
+}
+
+impl<S, Req, F> BulkheadFuture<S, Req, F> {
+    pub(super) fn new(acquire: Acquire, inner: S, request: Req) -> Self {
+        let call = Some((inner, request));
+        Self {
+            state: State::Waiting { acquire, call },
+        }
+    }
+
+    pub(super) fn refused(rejected: Rejected) -> Self {
+        let refused = Some(rejected);
+        Self {
+            state: State::Over { refused },
+        }
+    }
+}
+
+impl<S, Req> Future for BulkheadFuture<S, Req, S::Future>
+where
+    S: Service<Req>,
+    S::Error: From<Rejected>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        let result = loop {
+            let next = match state.as_mut().project() {
+                StateProj::Waiting { acquire, call } => match ready!(acquire.poll(cx)) {
+                    Ok(permit) => State::Readying {
+                        call: call.take(),
+                        permit: Some(permit),
+                    },
+                    Err(rejected) => break Err(rejected.into()),
+                },
+                StateProj::Readying { call, permit } => {
+                    let (inner, _) = call.as_mut().expect("not called yet");
+                    if let Err(error) = ready!(inner.poll_ready(cx)) {
+                        break Err(error);
+                    }
+                    let (mut inner, request) = call.take().expect("not called yet");
+                    State::Running {
+                        permit: permit.take().expect("granted"),
+                        inner: inner.call(request),
+                    }
+                }
+                StateProj::Running { inner, .. } => break ready!(inner.poll(cx)),
+                StateProj::Over { refused } => {
+                    break Err(refused.take().expect("polled after completion").into());
+                }
+            };
+            state.set(next);
+        };
+        // The slot ends with the call, not when somebody drops this future.
+        state.set(State::Over { refused: None });
+        Poll::Ready(result)
+    }
+}

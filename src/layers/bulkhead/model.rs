@@ -1,0 +1,110 @@
+//! The slots on loom's primitives, so that the interleavings of a hand-over are run through.
+//!
+//! `cargo test` does so with up to two preemptions of a thread, `scripts/loom` with more; `LOOM_MAX_PREEMPTIONS` sets it.
+
+use std::future::poll_fn;
+
+use loom::future::block_on;
+use loom::thread;
+
+use self::slots::{Admission, Permit, Place, Slots};
+
+mod sync {
+    pub(super) use loom::sync::atomic::{AtomicUsize, Ordering};
+    pub(super) use loom::sync::{Arc, Mutex, MutexGuard};
+}
+
+#[path = "slots.rs"]
+#[allow(clippy::duplicate_mod, unreachable_pub)]
+mod slots;
+
+#[test]
+fn whoever_waits_is_woken_however_a_slot_comes_free() {
+    model(|| {
+        let slots = Slots::new(1);
+        let other = {
+            let slots = slots.clone();
+            thread::spawn(move || drop(wait(&slots)))
+        };
+        drop(wait(&slots));
+        other.join().unwrap();
+        assert_idle(&slots);
+    });
+}
+
+#[test]
+fn a_slot_granted_to_one_who_gives_up_goes_to_the_next() {
+    model(|| {
+        let slots = Slots::new(1);
+        let held = slots.try_take().unwrap();
+        let first = queue(&slots);
+        let second = queue(&slots);
+        let release = thread::spawn(move || drop(held));
+        let give_up = thread::spawn(move || drop(first));
+        drop(block_on(poll_fn(|cx| second.poll(cx))));
+        release.join().unwrap();
+        give_up.join().unwrap();
+        drop(second);
+        assert_idle(&slots);
+    });
+}
+
+#[test]
+fn a_resize_races_with_a_release_and_with_a_newcomer() {
+    model(|| {
+        let slots = Slots::new(1);
+        let held = slots.try_take().unwrap();
+        let resize = {
+            let slots = slots.clone();
+            thread::spawn(move || slots.resize(2))
+        };
+        let release = thread::spawn(move || drop(held));
+        drop(wait(&slots));
+        resize.join().unwrap();
+        release.join().unwrap();
+        assert_idle(&slots);
+    });
+}
+
+#[test]
+fn the_limit_holds_between_threads() {
+    model(|| {
+        let slots = Slots::new(1);
+        let take = |slots: &Slots| slots.try_take().map(|_permit| slots.in_flight());
+        let other = {
+            let slots = slots.clone();
+            thread::spawn(move || take(&slots))
+        };
+        let seen = [take(&slots), other.join().unwrap()];
+        assert!(seen.iter().any(Option::is_some));
+        assert!(seen.iter().flatten().all(|&in_flight| in_flight == 1));
+        assert_idle(&slots);
+    });
+}
+
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(2);
+    builder.check(run);
+}
+
+fn wait(slots: &Slots) -> Permit {
+    match slots.take_or_queue(2) {
+        Admission::Permit(permit) => permit,
+        Admission::Place(place) => block_on(poll_fn(|cx| place.poll(cx))),
+        Admission::QueueFull => panic!("two may wait"),
+    }
+}
+
+fn queue(slots: &Slots) -> Place {
+    match slots.take_or_queue(2) {
+        Admission::Place(place) => place,
+        _ => panic!("the slot is taken, and two may wait"),
+    }
+}
+
+/// Nobody is in flight, nobody waits, and the way without the lock is open again.
+fn assert_idle(slots: &Slots) {
+    assert_eq!((slots.in_flight(), slots.waiting()), (0, 0));
+    assert!(slots.try_take().is_some());
+}

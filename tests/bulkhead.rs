@@ -1,0 +1,453 @@
+//! The bulkhead through its public face, in paused time.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use buttress::error::Reason;
+use buttress::layers::bulkhead::{Acquire, Bulkhead, Permit};
+use buttress::observe::{Event, Observe};
+use buttress::{BoxError, Deadline, Rejected, clock};
+use proptest::prelude::*;
+use tokio::time::sleep;
+use tokio_test::task::{Spawn, spawn};
+use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A request that cannot be cloned: how long to work.
+struct Work(Duration);
+
+fn worker()
+-> impl Service<Work, Response = (), Error = BoxError, Future: Send> + Clone + Send + 'static {
+    service_fn(|Work(time): Work| async move {
+        sleep(time).await;
+        Ok(())
+    })
+}
+
+fn reason(error: &BoxError) -> Reason {
+    Rejected::find(&**error).expect("a refusal").reason()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_bulkhead_refuses_at_once_and_says_who_and_why() {
+    let bulkhead = Bulkhead::new("orders", 2);
+    let mut service = bulkhead.layer().layer(worker());
+    let _held = [service.call(Work(SECOND)), service.call(Work(SECOND))];
+
+    let error = assert_ready_err!(spawn(service.call(Work(SECOND))).poll());
+    let rejected = Rejected::find(&*error).expect("a refusal");
+    assert_eq!(rejected.reason(), Reason::Full { limit: 2 });
+    assert_eq!(
+        (rejected.layer(), rejected.name()),
+        ("bulkhead", Some("orders"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_services_of_one_handle_share_its_slots() {
+    let bulkhead = Bulkhead::new("orders", 1);
+    let layer = bulkhead.layer();
+    let mut one = layer.layer(worker());
+    let two = layer.layer(worker());
+    let three = bulkhead.clone().layer().layer(worker());
+
+    let _held = one.call(Work(SECOND));
+    for service in [two, three] {
+        let error = service.oneshot(Work(SECOND)).await.unwrap_err();
+        assert_eq!(reason(&error), Reason::Full { limit: 1 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_bounded_in_length_and_in_time() {
+    let bulkhead = Bulkhead::new("orders", 1).queue(1, 2 * SECOND);
+    let mut service = bulkhead.layer().layer(worker());
+    let _held = service.call(Work(SECOND));
+    let waits = service.call(Work(SECOND));
+    assert_eq!((bulkhead.in_flight(), bulkhead.waiting()), (1, 1));
+
+    let error = service.call(Work(SECOND)).await.unwrap_err();
+    assert_eq!(reason(&error), Reason::QueueFull { limit: 1 });
+
+    let began = clock::now();
+    let error = waits.await.unwrap_err();
+    assert_eq!(reason(&error), Reason::WaitedTooLong { after: 2 * SECOND });
+    assert_eq!(clock::now() - began, 2 * SECOND);
+    assert_eq!(bulkhead.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_past_the_deadline() {
+    let bulkhead = Bulkhead::new("orders", 1).queue(1, 60 * SECOND);
+    let service = bulkhead.layer().layer(worker());
+    let _held = bulkhead.acquire().await.unwrap();
+
+    let began = clock::now();
+    let error = Deadline::within(SECOND)
+        .scope(service.oneshot(Work(SECOND)))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&error), Reason::DeadlineExceeded);
+    assert_eq!(clock::now() - began, SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_served_in_turn_and_a_newcomer_does_not_overtake() {
+    let bulkhead = Bulkhead::new("orders", 1).queue(3, SECOND);
+    let held = bulkhead.acquire().await.unwrap();
+    let mut first = spawn(bulkhead.acquire());
+    let mut second = spawn(bulkhead.acquire());
+    assert_pending!(second.poll());
+    assert_pending!(first.poll());
+
+    drop(held);
+    assert!(first.is_woken() && !second.is_woken());
+    // The slot is the first one's already, although it has not looked yet.
+    let mut newcomer = spawn(bulkhead.acquire());
+    assert_pending!(newcomer.poll());
+    assert_pending!(second.poll());
+    drop(assert_ready_ok!(first.poll()));
+    drop(assert_ready_ok!(second.poll()));
+    drop(assert_ready_ok!(newcomer.poll()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_gives_up_leaves_the_queue() {
+    let bulkhead = Bulkhead::new("orders", 1).queue(2, SECOND);
+    let held = bulkhead.acquire().await.unwrap();
+    let first = bulkhead.acquire();
+    let mut second = spawn(bulkhead.acquire());
+
+    drop(first);
+    assert_eq!(bulkhead.waiting(), 1);
+    drop(held);
+    drop(assert_ready_ok!(second.poll()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_gives_up_hands_on_the_slot_it_was_just_given() {
+    let bulkhead = Bulkhead::new("orders", 1).queue(2, SECOND);
+    let held = bulkhead.acquire().await.unwrap();
+    let first = bulkhead.acquire();
+    let mut second = spawn(bulkhead.acquire());
+    assert_pending!(second.poll());
+
+    drop(held);
+    drop(first);
+    assert!(second.is_woken());
+    drop(assert_ready_ok!(second.poll()));
+    assert_eq!((bulkhead.in_flight(), bulkhead.waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_is_there_in_time_is_not_refused_for_being_noticed_late() {
+    let bulkhead = Bulkhead::new("orders", 1).queue(1, SECOND);
+    let held = bulkhead.acquire().await.unwrap();
+    let mut waits = spawn(bulkhead.acquire());
+    assert_pending!(waits.poll());
+    drop(held);
+    sleep(2 * SECOND).await;
+    drop(assert_ready_ok!(waits.poll()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_call_holds_none_of_the_inner_services_readiness() {
+    // Two tenants in front of one shared limit of two. The first has one slot and five calls.
+    let shared = tower::limit::ConcurrencyLimitLayer::new(2).layer(worker());
+    let tenant = Bulkhead::new("tenant", 1).queue(4, 60 * SECOND);
+    let mut greedy = tenant.layer().layer(shared.clone());
+    let mut calls: Vec<_> = (0..5)
+        .map(|_| spawn(greedy.call(Work(60 * SECOND))))
+        .collect();
+    for call in &mut calls {
+        assert_pending!(call.poll());
+    }
+    let mut other = Bulkhead::new("other", 1).layer().layer(shared);
+    other
+        .ready()
+        .await
+        .unwrap()
+        .call(Work(SECOND))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_clones_that_idle_hold_nothing() {
+    let bulkhead = Bulkhead::new("orders", 1);
+    let service = bulkhead.layer().layer(worker());
+    let mut clones: Vec<_> = (0..10).map(|_| service.clone()).collect();
+    for clone in &mut clones {
+        clone.ready().await.unwrap();
+    }
+    assert_eq!(bulkhead.in_flight(), 0);
+    service.oneshot(Work(SECOND)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_figures_and_the_slots_are_right_after_cancellation_and_panic() {
+    let bulkhead = Bulkhead::new("orders", 1);
+    let layer = bulkhead.layer();
+
+    let hung = layer.layer(service_fn(|()| pending::<Result<(), BoxError>>()));
+    let cancelled = tokio::time::timeout(SECOND, hung.oneshot(())).await;
+    assert!(cancelled.is_err());
+    assert_eq!(bulkhead.in_flight(), 0);
+
+    let panics = layer.layer(service_fn(|late: bool| {
+        assert!(late, "in the call");
+        async move {
+            assert!(!late, "in the future");
+            Ok::<_, BoxError>(())
+        }
+    }));
+    for late in [false, true] {
+        let joined = tokio::spawn(panics.clone().oneshot(late)).await;
+        assert!(joined.unwrap_err().is_panic());
+        assert_eq!(bulkhead.in_flight(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_slot_ends_with_the_call_and_not_with_its_future() {
+    let bulkhead = Bulkhead::new("orders", 1);
+    let mut service = bulkhead.layer().layer(worker());
+    let mut call = Box::pin(service.call(Work(SECOND)));
+    call.as_mut().await.unwrap();
+    assert_eq!(bulkhead.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_can_be_held_until_the_body_has_been_read() {
+    let bulkhead = Bulkhead::new("orders", 1);
+    let permit = bulkhead.acquire().await.unwrap();
+    worker().oneshot(Work(SECOND)).await.unwrap();
+    assert_eq!(bulkhead.in_flight(), 1, "the head is here, the body is not");
+    drop(permit);
+    assert_eq!(bulkhead.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn growing_wakes_who_waits() {
+    let bulkhead = Bulkhead::new("orders", 1).queue(3, SECOND);
+    let _held = bulkhead.acquire().await.unwrap();
+    let mut waiting: Vec<_> = (0..3).map(|_| spawn(bulkhead.acquire())).collect();
+    for waiter in &mut waiting {
+        assert_pending!(waiter.poll());
+    }
+    bulkhead.resize(3);
+    let woken: Vec<_> = waiting.iter().map(Spawn::is_woken).collect();
+    assert_eq!(woken, [true, true, false]);
+    assert_eq!((bulkhead.limit(), bulkhead.in_flight()), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shrinking_returns_at_once_and_takes_effect_as_calls_end() {
+    let bulkhead = Bulkhead::new("orders", 3);
+    let mut held: Vec<Permit> = Vec::new();
+    for _ in 0..3 {
+        held.push(bulkhead.acquire().await.unwrap());
+    }
+    bulkhead.resize(1);
+    assert_eq!((bulkhead.limit(), bulkhead.in_flight()), (1, 3));
+    while held.pop().is_some() && !held.is_empty() {
+        assert!(bulkhead.acquire().await.is_err());
+    }
+    drop(bulkhead.acquire().await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_hears_each_refusal_and_may_read_the_bulkhead() {
+    #[derive(Default)]
+    struct Reads {
+        bulkhead: Mutex<Option<Bulkhead>>,
+        heard: Mutex<Vec<(Reason, usize)>>,
+    }
+    impl Observe for Reads {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::Refused(rejected) = event {
+                let bulkhead = self.bulkhead.lock().unwrap().clone().expect("set");
+                let mut heard = self.heard.lock().unwrap();
+                heard.push((rejected.reason(), bulkhead.waiting()));
+                bulkhead.resize(bulkhead.limit());
+            }
+        }
+    }
+
+    let reads = Arc::new(Reads::default());
+    let bulkhead = Bulkhead::new("orders", 1)
+        .queue(1, SECOND)
+        .observe(Arc::clone(&reads));
+    *reads.bulkhead.lock().unwrap() = Some(bulkhead.clone());
+
+    let _held = bulkhead.acquire().await.unwrap();
+    let waits = bulkhead.acquire();
+    bulkhead.acquire().await.unwrap_err();
+    waits.await.unwrap_err();
+    assert_eq!(
+        *reads.heard.lock().unwrap(),
+        [
+            (Reason::QueueFull { limit: 1 }, 1),
+            (Reason::WaitedTooLong { after: SECOND }, 0)
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_of_the_inner_services_readiness_ends_the_call_and_gives_the_slot_back() {
+    #[derive(Clone)]
+    struct Broken;
+    impl Service<()> for Broken {
+        type Response = ();
+        type Error = BoxError;
+        type Future = std::future::Ready<Result<(), BoxError>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(Err("connection refused".into()))
+        }
+        fn call(&mut self, (): ()) -> Self::Future {
+            panic!("not ready")
+        }
+    }
+    let bulkhead = Bulkhead::new("orders", 1);
+    let error = bulkhead.layer().layer(Broken).oneshot(()).await;
+    assert_eq!(error.unwrap_err().to_string(), "connection refused");
+    assert_eq!(bulkhead.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_finds_a_slot_allocates_nothing() {
+    let bulkhead = Bulkhead::new("orders", 1).queue(1, SECOND);
+    let inner = service_fn(|()| std::future::ready(Ok::<_, BoxError>(())));
+    let mut service = bulkhead.layer().layer(inner);
+    let allocated = allocation_counter::measure(|| {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(service.poll_ready(&mut cx).is_ready());
+        let call = std::pin::pin!(service.call(()));
+        assert!(call.poll(&mut cx).is_ready());
+    });
+    assert_eq!(allocated.count_total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_holds_and_nobody_is_forgotten_under_contention() {
+    static NOW: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+    let inner = service_fn(|()| async {
+        MOST.fetch_max(NOW.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        NOW.fetch_sub(1, Ordering::SeqCst);
+        Ok::<_, BoxError>(())
+    });
+    let bulkhead = Bulkhead::new("orders", 3).queue(1000, 60 * SECOND);
+    let service = bulkhead.layer().layer(inner);
+    let calls: Vec<_> = (0..1000)
+        .map(|_| tokio::spawn(service.clone().oneshot(())))
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert!(MOST.load(Ordering::SeqCst) <= 3);
+    assert_eq!((bulkhead.in_flight(), bulkhead.waiting()), (0, 0));
+}
+
+#[test]
+#[should_panic(expected = "lets nothing pass")]
+fn a_bulkhead_of_no_slots_is_refused_where_it_is_written() {
+    let _ = Bulkhead::new("orders", 0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Enter,
+    /// One of those inside or in the queue goes.
+    Leave(prop::sample::Index),
+    /// One of those inside or in the queue looks whether it is its turn.
+    Look(prop::sample::Index),
+    Resize(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Enter),
+        3 => any::<prop::sample::Index>().prop_map(Step::Leave),
+        2 => any::<prop::sample::Index>().prop_map(Step::Look),
+        1 => (1..5usize).prop_map(Step::Resize),
+    ]
+}
+
+/// What a caller holds: its wait, or the slot it led to.
+enum Held {
+    Wait(Spawn<Acquire>),
+    Slot { _permit: Permit },
+}
+
+proptest! {
+    #[test]
+    fn it_does_what_a_list_and_a_line_do(steps in prop::collection::vec(step(), 1..80)) {
+        const LENGTH: usize = 4;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let _entered = runtime.enter();
+
+        let bulkhead = Bulkhead::new("model", 2).queue(LENGTH, SECOND);
+        let mut callers: Vec<Option<Held>> = Vec::new();
+        let (mut limit, mut inside, mut line) = (2, Vec::new(), VecDeque::new());
+
+        for step in steps {
+            let present: Vec<usize> = inside.iter().chain(&line).copied().collect();
+            match step {
+                Step::Enter => {
+                    let id = callers.len();
+                    let mut wait = spawn(bulkhead.acquire());
+                    if line.is_empty() && inside.len() < limit {
+                        inside.push(id);
+                    } else if line.len() < LENGTH {
+                        line.push_back(id);
+                    } else {
+                        assert_ready_err!(wait.poll());
+                        continue;
+                    }
+                    callers.push(Some(Held::Wait(wait)));
+                }
+                Step::Leave(index) if !present.is_empty() => {
+                    let id = *index.get(&present);
+                    inside.retain(|&other| other != id);
+                    line.retain(|&other| other != id);
+                    callers[id] = None;
+                }
+                Step::Look(index) if !present.is_empty() => {
+                    let id = *index.get(&present);
+                    if let Some(Held::Wait(wait)) = &mut callers[id] {
+                        match wait.poll() {
+                            Poll::Ready(permit) => {
+                                prop_assert!(inside.contains(&id));
+                                callers[id] = Some(Held::Slot { _permit: permit.unwrap() });
+                            }
+                            Poll::Pending => prop_assert!(line.contains(&id)),
+                        }
+                    }
+                }
+                Step::Leave(_) | Step::Look(_) => {}
+                Step::Resize(to) => {
+                    limit = to;
+                    bulkhead.resize(to);
+                }
+            }
+            while inside.len() < limit {
+                let Some(id) = line.pop_front() else { break };
+                inside.push(id);
+            }
+            prop_assert_eq!(bulkhead.in_flight(), inside.len());
+            prop_assert_eq!(bulkhead.waiting(), line.len());
+        }
+    }
+}
