@@ -16,5 +16,5 @@ pub mod transport;
 
 pub use classify::{Classify, Outcome};
 pub use deadline::Deadline;
-pub use discovery::{Instance, Registry};
+pub use discovery::{Instance, Registry, Resolver};
 pub use error::{BoxError, Error, ErrorLayer, Rejected};
