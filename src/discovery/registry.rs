@@ -58,6 +58,42 @@ pub trait Registry: Send + Sync + 'static {
     }
 }
 
+impl<R: Registry + ?Sized> Registry for Arc<R> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn watch(&self, service: &str, updates: Updates) -> BoxFuture<'static, RegistryError> {
+        (**self).watch(service, updates)
+    }
+
+    fn register(
+        &self,
+        service: &str,
+        instance: &Instance,
+        ttl: Duration,
+    ) -> BoxFuture<'static, Result<(), RegistryError>> {
+        (**self).register(service, instance, ttl)
+    }
+
+    fn renew(
+        &self,
+        service: &str,
+        instance: &Instance,
+        status: Status,
+    ) -> BoxFuture<'static, Result<Renewal, RegistryError>> {
+        (**self).renew(service, instance, status)
+    }
+
+    fn deregister(
+        &self,
+        service: &str,
+        instance: &Instance,
+    ) -> BoxFuture<'static, Result<(), RegistryError>> {
+        (**self).deregister(service, instance)
+    }
+}
+
 /// What a registry says of a service.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -71,6 +107,8 @@ pub enum Update {
     },
     /// The last answer still holds.
     Confirmed,
+    /// The registry cannot be read at the moment. The watch goes on, and says so when it can be again.
+    Failed(RegistryError),
 }
 
 /// How a registry that was asked to renew a lease answered.
@@ -110,9 +148,15 @@ impl Updates {
         .await;
     }
 
-    /// Says that the last answer still holds.
+    /// Says that the last answer still holds. A registry that tells of changes only does well to say so before its
+    /// watch ends: the age of its answer counts from here.
     pub async fn confirmed(&self) {
         self.send(Update::Confirmed).await;
+    }
+
+    /// Says that the registry cannot be read, although the watch goes on.
+    pub async fn failed(&self, error: RegistryError) {
+        self.send(Update::Failed(error)).await;
     }
 }
 
@@ -183,6 +227,13 @@ impl RegistryError {
             cause = error.source();
         }
         text
+    }
+}
+
+// The causes are not compared: an error from elsewhere need not be comparable.
+impl PartialEq for RegistryError {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.registry, self.kind, &self.message) == (&other.registry, other.kind, &other.message)
     }
 }
 

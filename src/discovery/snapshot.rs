@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::instance::Instance;
 
@@ -10,7 +9,6 @@ pub struct Snapshot {
     pub(super) version: u64,
     pub(super) instances: Arc<[Arc<Instance>]>,
     pub(super) held: usize,
-    pub(super) confirmed_at: Option<Instant>,
 }
 
 impl Snapshot {
@@ -24,7 +22,6 @@ impl Snapshot {
             version: 1,
             instances: instances.into_iter().map(Arc::new).collect(),
             held: 0,
-            confirmed_at: None,
         }
     }
 

@@ -1,22 +1,50 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::instance::Instance;
 use super::snapshot::Snapshot;
+use super::unresolved::ResolveError;
+use crate::clock;
+use crate::deadline::Deadline;
+use crate::error::{Reason, Rejected};
+use crate::observe::Observer;
 
 /// A service's instances, as they are now and as they change. A cheap clone shares.
+///
+/// The registry is watched for as long as somebody holds one.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    shared: Arc<Shared>,
+    pub(super) handle: Arc<Handle>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    snapshot: ArcSwap<Snapshot>,
-    /// The version of the latest snapshot, for those who wait for a change.
-    version: watch::Sender<u64>,
+/// How far the instances of a service can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Freshness {
+    /// No registry has answered yet, or none is asked: a fixed list.
+    Bootstrap,
+    /// The registry answers, and this is what it says.
+    Fresh,
+    /// The registry fails; these are the instances it named last.
+    Stale {
+        /// How long ago they were confirmed.
+        age: Duration,
+    },
+    /// The registry has failed for longer than [`max_stale`](super::Resolver::max_stale): its instances are no longer
+    /// used.
+    Expired {
+        /// How long ago they were confirmed.
+        age: Duration,
+    },
+    /// The registry answers that there is no instance to call.
+    Empty {
+        /// Whether it says that this is on purpose.
+        authoritative: bool,
+    },
 }
 
 impl Watch {
@@ -26,24 +54,173 @@ impl Watch {
         instances: impl IntoIterator<Item = Instance>,
     ) -> Self {
         let snapshot = Snapshot::fixed(service, instances);
+        let state = State {
+            version: snapshot.version(),
+            is_decided: true,
+            ..State::default()
+        };
+        let shared = Shared::new(snapshot, state, clock::now(), Observer::default());
         Self {
-            shared: Arc::new(Shared {
-                version: watch::Sender::new(snapshot.version()),
-                snapshot: ArcSwap::from_pointee(snapshot),
+            handle: Arc::new(Handle {
+                shared: Arc::new(shared),
+                task: None,
             }),
         }
     }
 
     /// The latest snapshot. Takes no lock.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.shared.snapshot.load_full()
+        self.handle.shared.snapshot.load_full()
     }
 
     /// Waits for a snapshot of a version above `seen`.
     pub async fn changed(&self, seen: u64) -> Arc<Snapshot> {
-        let mut version = self.shared.version.subscribe();
+        let mut state = self.handle.shared.state.subscribe();
         // The sender is in `self`, so that the wait cannot fail.
-        let _ = version.wait_for(|&version| version > seen).await;
+        let _ = state.wait_for(|state| state.version > seen).await;
         self.snapshot()
+    }
+
+    /// The latest snapshot that has an instance to call, which is at hand except at the very start.
+    ///
+    /// Waits for the first answer, but not past the request's [`Deadline`], nor longer than the resolver's
+    /// [`first_answer`](super::Resolver::first_answer) after the service was first watched: an outage makes calls wait
+    /// only while it is new.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Unresolved`] if no registry names an instance, or [`Reason::NoInstance`] if none of those named is up.
+    /// The source is a [`ResolveError`].
+    pub async fn resolved(&self) -> Result<Arc<Snapshot>, Rejected> {
+        let shared = &self.handle.shared;
+        let snapshot = self.snapshot();
+        if !snapshot.instances().is_empty() {
+            return Ok(snapshot);
+        }
+        let limit = match Deadline::current() {
+            Some(deadline) => shared.first_answer_by.min(deadline.instant()),
+            None => shared.first_answer_by,
+        };
+        let mut state = shared.state.subscribe();
+        let decided = async {
+            let _ = state.wait_for(|state| state.is_decided).await;
+        };
+        tokio::select! {
+            biased;
+            () = decided => {}
+            () = clock::until(limit) => {}
+        }
+        let snapshot = self.snapshot();
+        if !snapshot.instances().is_empty() {
+            return Ok(snapshot);
+        }
+        Err(shared.observer.refused(shared.refusal(&snapshot)))
+    }
+
+    /// How far the latest snapshot can be trusted.
+    pub fn freshness(&self) -> Freshness {
+        let state = self.handle.shared.state.borrow();
+        let Some(confirmed_at) = state.confirmed_at else {
+            return Freshness::Bootstrap;
+        };
+        let age = clock::now().saturating_duration_since(confirmed_at);
+        match state.source {
+            Source::Expired => Freshness::Expired { age },
+            Source::Empty { authoritative } => Freshness::Empty { authoritative },
+            Source::Failing => Freshness::Stale { age },
+            Source::Answering => Freshness::Fresh,
+        }
+    }
+}
+
+/// What the clones of a [`Watch`] share: the last of them ends the task that writes.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) task: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Whether its task runs: it ends with its runtime.
+    pub(super) fn is_alive(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| !task.is_finished())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// What the one writer and the readers of a service share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) snapshot: ArcSwap<Snapshot>,
+    pub(super) state: watch::Sender<State>,
+    first_answer_by: Instant,
+    observer: Observer,
+}
+
+/// What is known about the latest snapshot.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Its version, for those who wait for a change.
+    pub(super) version: u64,
+    /// Whether waiting for the first answer is over: there are instances, or every registry said that it has none.
+    pub(super) is_decided: bool,
+    /// When the registry in use last confirmed it.
+    pub(super) confirmed_at: Option<Instant>,
+    /// How the registry in use does.
+    pub(super) source: Source,
+    /// Without instances: why.
+    pub(super) unresolved: ResolveError,
+    /// When a registry that fails is asked again.
+    pub(super) retry_at: Option<Instant>,
+}
+
+/// How the registry does from which the latest snapshot is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Source {
+    #[default]
+    Answering,
+    Failing,
+    Expired,
+    Empty {
+        authoritative: bool,
+    },
+}
+
+impl Shared {
+    pub(super) fn new(
+        snapshot: Snapshot,
+        state: State,
+        first_answer_by: Instant,
+        observer: Observer,
+    ) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            state: watch::Sender::new(state),
+            first_answer_by,
+            observer,
+        }
+    }
+
+    fn refusal(&self, snapshot: &Snapshot) -> Rejected {
+        let state = self.state.borrow();
+        let reason = if state.unresolved.names_instances() {
+            Reason::NoInstance
+        } else {
+            Reason::Unresolved
+        };
+        let rejected = Rejected::new("resolver", reason)
+            .named(Arc::clone(&snapshot.service))
+            .caused_by(state.unresolved.clone());
+        match state.retry_at {
+            Some(at) => rejected.retry_after(at.saturating_duration_since(clock::now())),
+            None => rejected,
+        }
     }
 }

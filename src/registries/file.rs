@@ -1,1 +1,288 @@
-//! file.
+//! Instances in a TOML or JSON file, which is watched.
+//!
+//! ```toml
+//! [[instances.orders]]
+//! host = "10.0.0.7"
+//! port = 8080
+//! zone = "a"            # and id, secure, weight, status, metadata: all optional
+//! ```
+//!
+//! The ending of the name, `.toml` or `.json`, says which of the two it is. The file is the operator's word: what is
+//! taken out of it is gone at once. A file that is missing or has a mistake changes nothing; the error names the field
+//! and the value.
+//!
+//! An instance that registers is written into the file, so that several processes on one machine find one another
+//! without a server. Comments do not survive that, and an instance that crashes stays in the file.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = std::env::temp_dir().join(format!("buttress-file-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder)?;
+//! # let path = folder.join("instances.toml");
+//! use buttress::Resolver;
+//! use buttress::registries::file::File;
+//!
+//! std::fs::write(&path, "[[instances.orders]]\nhost = '10.0.0.7'\nport = 8080\n")?;
+//! let watch = Resolver::new(File::new(&path)).watch("orders");
+//! assert_eq!(watch.resolved().await?.instances()[0].authority(), "10.0.0.7:8080");
+//! # std::fs::remove_dir_all(&folder)?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+
+use self::format::{Format, Services};
+use crate::clock;
+use crate::discovery::{
+    BoxFuture, ErrorKind, Instance, Registry, RegistryError, Renewal, Status, Update, Updates,
+};
+
+mod format;
+
+/// A registry that is a file. A cheap clone shares.
+#[derive(Clone, Debug)]
+pub struct File {
+    name: Arc<str>,
+    path: Arc<Path>,
+}
+
+impl File {
+    /// The registry in the file at `path`, which is read when it is first asked.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self {
+            name: format!("file {}", path.display()).into(),
+            path: path.into(),
+        }
+    }
+
+    /// Runs `job`, which reads and writes files, where it holds up nobody.
+    fn blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Self) -> Result<T, RegistryError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, RegistryError>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let name = Arc::clone(&this.name);
+            let done = tokio::task::spawn_blocking(move || job(&this)).await;
+            done.unwrap_or_else(|_| {
+                Err(RegistryError::new(
+                    name,
+                    ErrorKind::Failed,
+                    "the runtime ended",
+                ))
+            })
+        })
+    }
+
+    fn read(&self) -> Result<Services, RegistryError> {
+        let text = fs::read_to_string(&self.path)
+            .map_err(|error| self.failed("cannot be read", ErrorKind::Unreachable, error))?;
+        let malformed = |message| RegistryError::new(self.name(), ErrorKind::Malformed, message);
+        Format::of(&self.path)
+            .and_then(|format| format.parse(&text))
+            .map_err(malformed)
+    }
+
+    /// Reads the file, lets `change` change it, and writes it if it says that it did. No other process that does the
+    /// same comes in between.
+    fn change(&self, change: impl FnOnce(&mut Services) -> bool) -> Result<(), RegistryError> {
+        let failed = |error| self.failed("cannot be written", ErrorKind::Failed, error);
+        let _lock = self.lock().map_err(failed)?;
+        let mut services = if self.path.exists() {
+            self.read()?
+        } else {
+            Services::new()
+        };
+        if !change(&mut services) {
+            return Ok(());
+        }
+        let malformed = |message| RegistryError::new(self.name(), ErrorKind::Malformed, message);
+        let format = Format::of(&self.path).map_err(malformed)?;
+        let fresh = self.beside("new");
+        fs::write(&fresh, format.print(&services))
+            .and_then(|()| fs::rename(&fresh, &self.path))
+            .map_err(failed)
+    }
+
+    /// Waits for the lock, which goes with the handle or with the process. It is a file beside, because the file itself
+    /// is replaced.
+    // The feature needs Rust 1.89, the default features do not.
+    #[allow(clippy::incompatible_msrv)]
+    fn lock(&self) -> io::Result<fs::File> {
+        let mut options = fs::OpenOptions::new();
+        let lock = options
+            .create(true)
+            .append(true)
+            .open(self.beside("lock"))?;
+        lock.lock()?;
+        Ok(lock)
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        self.path.with_file_name(format!(".{name}.{ending}"))
+    }
+
+    fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    fn failed(
+        &self,
+        what: &str,
+        kind: ErrorKind,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> RegistryError {
+        RegistryError::new(Arc::clone(&self.name), kind, what).caused_by(error)
+    }
+}
+
+impl Registry for File {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn watch(&self, service: &str, updates: Updates) -> BoxFuture<'static, RegistryError> {
+        let this = self.clone();
+        let service = service.to_owned();
+        Box::pin(async move {
+            let (changed, mut changes) = mpsc::channel(1);
+            let notify = notify::recommended_watcher(move |event: notify::Result<_>| {
+                if event.is_ok_and(|event| !may_change(&event)) {
+                    return;
+                }
+                // A full channel says already that there is something to read.
+                let _ = changed.try_send(());
+            });
+            // The folder, because a file that is replaced by another is not the one that was watched.
+            let watcher = notify.and_then(|mut watcher| {
+                watcher.watch(this.folder(), RecursiveMode::NonRecursive)?;
+                Ok(watcher)
+            });
+            let _watcher = match watcher {
+                Ok(watcher) => watcher,
+                Err(error) => {
+                    return this.failed("cannot be watched", ErrorKind::Unreachable, error);
+                }
+            };
+
+            let mut told = None;
+            loop {
+                let read = this.blocking(Self::read).await;
+                let heard = read.map(|mut services| services.remove(&service).unwrap_or_default());
+                if told.as_ref() != Some(&heard) {
+                    match heard.clone() {
+                        Ok(instances) => {
+                            updates
+                                .send(Update::Instances {
+                                    instances,
+                                    authoritative: true,
+                                })
+                                .await;
+                        }
+                        Err(error) => {
+                            if let Some(Ok(_)) = told {
+                                updates.confirmed().await;
+                            }
+                            updates.failed(error).await;
+                        }
+                    }
+                    told = Some(heard);
+                }
+                if changes.recv().await.is_none() {
+                    return RegistryError::new(
+                        this.name(),
+                        ErrorKind::Failed,
+                        "the watch of its folder ended",
+                    );
+                }
+                // One change is several events; a file that is written in place is empty at first.
+                clock::sleep(SETTLE).await;
+            }
+        })
+    }
+
+    /// Writes `instance` into the file. It stays there until it is deregistered: nothing watches the `ttl`.
+    fn register(
+        &self,
+        service: &str,
+        instance: &Instance,
+        _ttl: Duration,
+    ) -> BoxFuture<'static, Result<(), RegistryError>> {
+        let service = service.to_owned();
+        let instance = instance.clone();
+        self.blocking(move |this| {
+            this.change(|services| {
+                let instances = services.entry(service).or_default();
+                instances.retain(|other| other.id != instance.id);
+                instances.push(instance);
+                true
+            })
+        })
+    }
+
+    fn renew(
+        &self,
+        service: &str,
+        instance: &Instance,
+        status: Status,
+    ) -> BoxFuture<'static, Result<Renewal, RegistryError>> {
+        let service = service.to_owned();
+        let id = instance.id.clone();
+        self.blocking(move |this| {
+            let mut renewal = Renewal::Unknown;
+            this.change(|services| {
+                let instances = services.get_mut(&service).into_iter().flatten();
+                let Some(instance) = instances.into_iter().find(|other| other.id == id) else {
+                    return false;
+                };
+                renewal = Renewal::Renewed;
+                std::mem::replace(&mut instance.status, status) != status
+            })?;
+            Ok(renewal)
+        })
+    }
+
+    fn deregister(
+        &self,
+        service: &str,
+        instance: &Instance,
+    ) -> BoxFuture<'static, Result<(), RegistryError>> {
+        let service = service.to_owned();
+        let id = instance.id.clone();
+        self.blocking(move |this| {
+            this.change(|services| {
+                let Some(instances) = services.get_mut(&service) else {
+                    return false;
+                };
+                let before = instances.len();
+                instances.retain(|other| other.id != id);
+                instances.len() < before
+            })
+        })
+    }
+}
+
+/// Whether `event` can have changed what the file says. Reading it is an event too.
+fn may_change(event: &notify::Event) -> bool {
+    match event.kind {
+        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    }
+}
+
+const SETTLE: Duration = Duration::from_millis(50);
