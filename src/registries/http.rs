@@ -1,1 +1,240 @@
-//! http.
+//! What the registries over HTTP share: requests, answers of a bounded size, and errors without secrets.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+
+use crate::discovery::{ErrorKind, RegistryError};
+
+/// A server and how to talk to it. `name`, all errors and `Debug` are free of secrets.
+#[derive(Clone)]
+pub(super) struct Http {
+    name: Arc<str>,
+    base: Url,
+    client: Client,
+    /// The user and password of the URL, as a header.
+    basic: Option<HeaderValue>,
+    token: Option<(HeaderName, SecretString)>,
+    /// What no error may repeat, in every form in which it may come back.
+    secrets: Vec<SecretString>,
+}
+
+impl Http {
+    /// The server at `url`, whose user and password become a header; `what` it is, in a word.
+    pub(super) fn new(what: &str, url: &str) -> Result<Self, RegistryError> {
+        let url = Url::parse(url)
+            .map_err(|error| wrong(what, format!("its URL cannot be read: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(wrong(what, "its URL is neither http:// nor https://"));
+        }
+        let password = url.password().unwrap_or_default().to_owned();
+        // The client moves the credentials out of the URL and into a header.
+        let request = Client::new().get(url).build();
+        let request = request.map_err(|error| wrong(what, error.without_url().to_string()))?;
+        let mut base = request.url().clone();
+        base.set_query(None);
+        base.set_fragment(None);
+        let basic = request.headers().get(AUTHORIZATION).cloned();
+
+        let mut http = Self {
+            name: format!("{what} at {}", base.as_str().trim_end_matches('/')).into(),
+            base,
+            client: Client::new(),
+            basic,
+            token: None,
+            secrets: Vec::new(),
+        };
+        let header = http.basic.as_ref().and_then(|basic| basic.to_str().ok());
+        let encoded = header.and_then(|header| header.strip_prefix("Basic "));
+        http.keep_out(encoded.unwrap_or_default().into());
+        http.keep_out(
+            percent_decode_str(&password)
+                .decode_utf8_lossy()
+                .as_ref()
+                .into(),
+        );
+        http.keep_out(password.into());
+        // A registry is a neighbour: the proxies of the environment are for what is far away.
+        http.client(ClientBuilder::new().no_proxy())?;
+        Ok(http)
+    }
+
+    /// Replaces the client.
+    pub(super) fn client(&mut self, builder: ClientBuilder) -> Result<(), RegistryError> {
+        self.client = builder
+            // A redirect would carry the token to whoever is named there.
+            .redirect(redirect::Policy::none())
+            // Eureka refuses what accepts an encoding but not gzip.
+            .no_brotli()
+            .no_deflate()
+            .no_zstd()
+            .connect_timeout(CONNECT)
+            .build()
+            .map_err(|error| wrong(&self.name, "no client can be built").caused_by(error))?;
+        Ok(())
+    }
+
+    /// Sends `token` in `header` with every request.
+    pub(super) fn token(&mut self, header: HeaderName, token: SecretString) {
+        self.keep_out(token.clone());
+        self.token = Some((header, token));
+    }
+
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// A request to a path below the server's URL, given by its segments, which are escaped here.
+    pub(super) fn request<'a>(
+        &self,
+        method: Method,
+        path: impl IntoIterator<Item = &'a str>,
+        query: &[(&str, &str)],
+    ) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.client
+            .request(method, url)
+            .header(ACCEPT, "application/json")
+    }
+
+    /// Sends `request` and gives the answer, whatever its status, if it is read to the end within `limit`.
+    pub(super) async fn send(
+        &self,
+        mut request: RequestBuilder,
+        limit: Duration,
+    ) -> Result<Response, RegistryError> {
+        if let Some(basic) = &self.basic {
+            request = request.header(AUTHORIZATION, basic);
+        }
+        if let Some((header, token)) = &self.token {
+            let mut value = HeaderValue::from_str(token.expose_secret()).map_err(|_| {
+                let message = "the token has characters that cannot be sent";
+                self.error(ErrorKind::Denied, message)
+            })?;
+            value.set_sensitive(true);
+            request = request.header(header, value);
+        }
+        let answer = request.timeout(limit).send().await;
+        answer.map_err(|error| self.broken(error))
+    }
+
+    /// Decodes an answer.
+    pub(super) async fn json<T: DeserializeOwned>(
+        &self,
+        response: Response,
+    ) -> Result<T, RegistryError> {
+        if !response.status().is_success() {
+            return Err(self.refused(response).await);
+        }
+        let body = self.body(response, LONGEST_ANSWER).await?;
+        if body.len() > LONGEST_ANSWER {
+            let message = format!("its answer is longer than {LONGEST_ANSWER} bytes");
+            return Err(self.error(ErrorKind::Malformed, message));
+        }
+        serde_json::from_slice(&body).map_err(|error| {
+            let error = error.to_string();
+            let why = if self.quotable(&error) {
+                &error
+            } else {
+                "it repeats a secret"
+            };
+            let message = format!("its answer cannot be understood: {why}");
+            self.error(ErrorKind::Malformed, message)
+        })
+    }
+
+    /// The error for an answer that is no success, with the server's own words.
+    pub(super) async fn refused(&self, response: Response) -> RegistryError {
+        let status = response.status();
+        let kind = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrorKind::Denied,
+            _ => ErrorKind::Failed,
+        };
+        // What it says is a help, not a need.
+        let body = self.body(response, LONGEST_REFUSAL).await;
+        let body = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+        let words: Vec<_> = body.split_whitespace().collect();
+        let said: String = words.join(" ").chars().take(QUOTED).collect();
+        // Checked whole: a secret cut in two would not be recognised.
+        if said.is_empty() || !self.quotable(&body) {
+            return self.error(kind, format!("it answered {status}"));
+        }
+        self.error(kind, format!("it answered {status}: {said}"))
+    }
+
+    /// An error of this server. `message` must hold no secret.
+    pub(super) fn error(&self, kind: ErrorKind, message: impl Into<String>) -> RegistryError {
+        RegistryError::new(self.name.clone(), kind, message)
+    }
+
+    /// The answer's body, or more than `limit` bytes of it where it is longer.
+    async fn body(&self, mut response: Response, limit: usize) -> Result<Vec<u8>, RegistryError> {
+        let mut body = Vec::new();
+        while body.len() <= limit {
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(error) => return Err(self.broken(error)),
+            }
+        }
+        Ok(body)
+    }
+
+    fn broken(&self, error: reqwest::Error) -> RegistryError {
+        let (kind, message) = if error.is_timeout() {
+            (ErrorKind::TimedOut, "no answer in time")
+        } else if error.is_connect() {
+            (ErrorKind::Unreachable, "no connection")
+        } else {
+            (ErrorKind::Unreachable, "the exchange broke off")
+        };
+        self.error(kind, message).caused_by(error.without_url())
+    }
+
+    fn keep_out(&mut self, secret: SecretString) {
+        if !secret.expose_secret().is_empty() {
+            self.secrets.push(secret);
+        }
+    }
+
+    /// Whether `text` repeats nothing that is secret.
+    fn quotable(&self, text: &str) -> bool {
+        let mut secrets = self.secrets.iter();
+        !secrets.any(|secret| text.contains(secret.expose_secret()))
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// An error for settings with which nothing can be sent at all.
+fn wrong(registry: &str, message: impl Into<String>) -> RegistryError {
+    RegistryError::new(registry, ErrorKind::Unsupported, message)
+}
+
+/// How long a request that does not block may take: the 8 s of Eureka's own client, rounded.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(5);
+/// 20 000 instances as Eureka writes them.
+const LONGEST_ANSWER: usize = 32 * 1024 * 1024;
+const LONGEST_REFUSAL: usize = 64 * 1024;
+const QUOTED: usize = 200;

@@ -1,0 +1,481 @@
+//! Consul's JSON.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::discovery::{Instance, Status};
+
+/// The index to wait beyond, after one that was asked with `asked` was answered with `heard`.
+///
+/// An index that goes backwards means that the server's state is a new one: ask at once. One of 0 would never block.
+pub(super) fn next_index(asked: u64, heard: u64) -> u64 {
+    if heard < asked { 0 } else { heard.max(1) }
+}
+
+/// The check that is renewed by each heartbeat.
+pub(super) fn lease(id: &str) -> String {
+    format!("lease:{id}")
+}
+
+/// The check that tells the instance's own status. It is apart from the lease since Consul takes out what is critical
+/// for long, and an instance that is down but sends heartbeats is to stay.
+pub(super) fn state(id: &str) -> String {
+    format!("{STATE}{id}")
+}
+
+/// The instances of an answer, in an order that does not depend on the server.
+pub(super) fn instances(entries: Vec<Entry>) -> Vec<Instance> {
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for entry in &entries {
+        *times.entry(entry.service.id.clone()).or_default() += 1;
+    }
+    let mut instances: Vec<_> = entries
+        .into_iter()
+        .filter_map(|entry| {
+            let shared = times.get(&entry.service.id) != Some(&1);
+            entry.instance(shared)
+        })
+        .collect();
+    instances.sort_by(|a, b| (&a.id, &a.host, a.port).cmp(&(&b.id, &b.host, b.port)));
+    instances
+}
+
+/// An entry of `/v1/health/service/NAME`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Entry {
+    node: Node,
+    service: HealthService,
+    #[serde(default)]
+    checks: Option<Vec<Check>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Node {
+    node: String,
+    address: String,
+    #[serde(default)]
+    meta: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    locality: Option<Locality>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HealthService {
+    #[serde(rename = "ID")]
+    id: String,
+    service: String,
+    #[serde(default)]
+    address: String,
+    #[serde(default)]
+    port: i64,
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+    #[serde(default)]
+    meta: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    weights: Weights,
+    #[serde(default)]
+    locality: Option<Locality>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Check {
+    #[serde(rename = "CheckID", default)]
+    id: String,
+    status: String,
+    #[serde(default)]
+    output: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Locality {
+    #[serde(default)]
+    zone: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Weights {
+    passing: u32,
+    warning: u32,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self {
+            passing: 1,
+            warning: 1,
+        }
+    }
+}
+
+impl Entry {
+    /// The instance, if it has a port at which it can be called. `shared`: others have its id, on other nodes.
+    fn instance(self, shared: bool) -> Option<Instance> {
+        let Self {
+            node,
+            service,
+            checks,
+        } = self;
+        let port = u16::try_from(service.port).ok().filter(|&port| port != 0)?;
+        let host = match &*service.address {
+            "" => node.address,
+            _ => service.address,
+        };
+        // An id is unique on its node only, and one that was not given is the service's name.
+        let id = match shared || service.id == service.service {
+            true => format!("{}@{}", service.id, node.node),
+            false => service.id,
+        };
+        let checks = checks.unwrap_or_default();
+        let worst = checks.iter().map(Check::health).max();
+        let worst = worst.unwrap_or(Health::Passing);
+
+        let mut instance = Instance::new(id, host.trim_matches(['[', ']']), port);
+        instance.weight = match worst {
+            Health::Warning => service.weights.warning,
+            _ => service.weights.passing,
+        };
+        instance.status = match worst {
+            Health::Passing | Health::Warning => Status::Up,
+            Health::Starting => Status::Starting,
+            Health::OutOfService | Health::Maintenance => Status::OutOfService,
+            Health::Down => Status::Down,
+        };
+        instance.metadata = service.meta.unwrap_or_default();
+        instance.secure = instance.metadata.remove(SECURE).as_deref() == Some("true");
+        let zones = [
+            instance.metadata.remove(ZONE),
+            service.locality.map(|locality| locality.zone),
+            node.meta.and_then(|mut meta| meta.remove(ZONE)),
+            node.locality.map(|locality| locality.zone),
+        ];
+        instance.zone = zones.into_iter().flatten().find(|zone| !zone.is_empty());
+        let tags = service.tags.unwrap_or_default();
+        if !tags.is_empty() {
+            let tags = tags.join(",");
+            instance.metadata.entry("tags".into()).or_insert(tags);
+        }
+        Some(instance)
+    }
+}
+
+/// How a check stands; the worst of an instance and its node counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Health {
+    Passing,
+    Warning,
+    Starting,
+    OutOfService,
+    Down,
+    /// Above all others: what an operator did says more than the failure that may have led to it.
+    Maintenance,
+}
+
+impl Check {
+    fn health(&self) -> Health {
+        match &*self.status {
+            "passing" => Health::Passing,
+            "warning" => Health::Warning,
+            _ if self.id.starts_with("_service_maintenance") => Health::Maintenance,
+            _ if self.id == "_node_maintenance" => Health::Maintenance,
+            _ if !self.id.starts_with(STATE) => Health::Down,
+            // The output is empty until the first heartbeat.
+            _ if self.output.is_empty() || self.output == text(Status::Starting) => {
+                Health::Starting
+            }
+            _ if self.output == text(Status::OutOfService) => Health::OutOfService,
+            _ => Health::Down,
+        }
+    }
+}
+
+/// What is registered.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Service<'a> {
+    #[serde(rename = "ID")]
+    id: &'a str,
+    name: &'a str,
+    address: &'a str,
+    port: u16,
+    meta: BTreeMap<&'a str, &'a str>,
+    weights: Weights,
+    checks: [Ttl; 2],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ttl {
+    #[serde(rename = "CheckID")]
+    id: String,
+    name: &'static str,
+    #[serde(rename = "TTL")]
+    ttl: String,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deregister_critical_service_after: Option<String>,
+}
+
+impl<'a> Service<'a> {
+    pub(super) fn new(name: &'a str, instance: &'a Instance, ttl: Duration) -> Self {
+        let mut meta: BTreeMap<_, _> = (instance.metadata.iter())
+            .map(|(key, value)| (&**key, &**value))
+            .collect();
+        if let Some(zone) = &instance.zone {
+            meta.insert(ZONE, zone);
+        }
+        if instance.secure {
+            meta.insert(SECURE, "true");
+        }
+        let weight = instance.weight.clamp(1, HEAVIEST);
+        let lease = Ttl {
+            id: lease(&instance.id),
+            name: "Heartbeat",
+            ttl: milliseconds(ttl.max(Duration::from_millis(1))),
+            status: CheckUpdate::new(Status::Up).status,
+            deregister_critical_service_after: Some(milliseconds(ttl.max(LEAST_CRITICAL))),
+        };
+        let state = Ttl {
+            id: state(&instance.id),
+            name: "Status",
+            ttl: FOR_EVER.into(),
+            status: CheckUpdate::new(instance.status).status,
+            deregister_critical_service_after: None,
+        };
+        Self {
+            id: &instance.id,
+            name,
+            address: &instance.host,
+            port: instance.port,
+            meta,
+            weights: Weights {
+                passing: weight,
+                warning: weight,
+            },
+            checks: [lease, state],
+        }
+    }
+}
+
+/// What a heartbeat says of a check.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct CheckUpdate {
+    status: &'static str,
+    output: &'static str,
+}
+
+impl CheckUpdate {
+    pub(super) fn new(status: Status) -> Self {
+        Self {
+            status: match status {
+                Status::Up => "passing",
+                _ => "critical",
+            },
+            output: text(status),
+        }
+    }
+}
+
+fn text(status: Status) -> &'static str {
+    match status {
+        Status::Up => "up",
+        Status::Starting => "starting",
+        Status::OutOfService => "out of service",
+        Status::Down => "down",
+    }
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+/// Keys of the metadata, as Spring Cloud has them.
+const ZONE: &str = "zone";
+const SECURE: &str = "secure";
+const STATE: &str = "state:";
+const HEAVIEST: u32 = 65_535;
+/// Consul takes no less.
+const LEAST_CRITICAL: Duration = Duration::from_secs(60);
+/// Ten years.
+const FOR_EVER: &str = "87600h";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn one(entry: serde_json::Value) -> Instance {
+        let entries: Vec<Entry> = serde_json::from_value(json!([entry])).unwrap();
+        instances(entries).remove(0)
+    }
+
+    fn with_checks(checks: serde_json::Value) -> Instance {
+        one(json!({
+            "Node": {"Node": "n", "Address": "10.0.0.1"},
+            "Service": {"ID": "a", "Service": "s", "Port": 80, "Weights": {"Passing": 5, "Warning": 2}},
+            "Checks": checks,
+        }))
+    }
+
+    #[test]
+    fn the_next_index_follows_the_rules() {
+        for (asked, heard, next) in [
+            (0, 7, 7),
+            (7, 7, 7),
+            (7, 9, 9),
+            (9, 7, 0),
+            (9, 0, 0),
+            (0, 0, 1),
+        ] {
+            assert_eq!(
+                next_index(asked, heard),
+                next,
+                "asked {asked}, heard {heard}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_worst_check_makes_the_status_and_the_weight() {
+        for (checks, status, weight) in [
+            (json!(null), Status::Up, 5),
+            (json!([]), Status::Up, 5),
+            (json!([{"Status": "passing"}]), Status::Up, 5),
+            (
+                json!([{"Status": "passing"}, {"Status": "warning"}]),
+                Status::Up,
+                2,
+            ),
+            (
+                json!([{"Status": "critical"}, {"Status": "warning"}]),
+                Status::Down,
+                5,
+            ),
+            (json!([{"Status": "nonsense"}]), Status::Down, 5),
+            (
+                json!([{"CheckID": "x", "Status": "critical"},
+                    {"CheckID": "_service_maintenance:a", "Status": "critical"}]),
+                Status::OutOfService,
+                5,
+            ),
+            (
+                json!([{"CheckID": "_node_maintenance", "Status": "critical"}]),
+                Status::OutOfService,
+                5,
+            ),
+            (
+                json!([{"CheckID": "state:a", "Status": "critical", "Output": "out of service"}]),
+                Status::OutOfService,
+                5,
+            ),
+            (
+                json!([{"CheckID": "state:a", "Status": "critical", "Output": ""}]),
+                Status::Starting,
+                5,
+            ),
+            (
+                json!([{"CheckID": "state:a", "Status": "critical", "Output": "starting"},
+                    {"CheckID": "lease:a", "Status": "critical"}]),
+                Status::Down,
+                5,
+            ),
+        ] {
+            let instance = with_checks(checks.clone());
+            assert_eq!(
+                (instance.status, instance.weight),
+                (status, weight),
+                "{checks}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_service_address_means_the_nodes() {
+        assert_eq!(with_checks(json!([])).host, "10.0.0.1");
+    }
+
+    #[test]
+    fn an_id_that_is_not_the_instances_own_gets_the_nodes_name() {
+        let entry = |node: &str, id: &str| {
+            json!({
+                "Node": {"Node": node, "Address": node},
+                "Service": {"ID": id, "Service": "s", "Port": 80},
+            })
+        };
+        let entries = json!([
+            entry("n2", "s"),
+            entry("n1", "s"),
+            entry("n1", "b"),
+            entry("n2", "c"),
+            entry("n3", "c")
+        ]);
+        let entries: Vec<Entry> = serde_json::from_value(entries).unwrap();
+        let ids: Vec<_> = instances(entries)
+            .into_iter()
+            .map(|instance| instance.id)
+            .collect();
+        assert_eq!(ids, ["b", "c@n2", "c@n3", "s@n1", "s@n2"]);
+        assert_eq!(one(entry("n1", "s")).id, "s@n1");
+    }
+
+    #[test]
+    fn what_cannot_be_called_is_left_out() {
+        for port in [0, -1, 70_000] {
+            let entries = json!([{
+                "Node": {"Node": "n", "Address": "10.0.0.1"},
+                "Service": {"ID": "a", "Service": "s", "Port": port},
+            }]);
+            assert!(instances(serde_json::from_value(entries).unwrap()).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_zone_is_the_instances_own_or_its_nodes() {
+        let entry = |meta, locality, node| {
+            one(json!({
+                "Node": {"Node": "n", "Address": "h", "Meta": node},
+                "Service": {"ID": "a", "Service": "s", "Port": 80, "Meta": meta, "Locality": locality},
+            }))
+        };
+        let locality = json!({"Region": "r", "Zone": "l"});
+        let node = json!({"zone": "n"});
+        let own = entry(
+            json!({"zone": "m", "k": "v"}),
+            locality.clone(),
+            node.clone(),
+        );
+        assert_eq!(own.zone.as_deref(), Some("m"));
+        assert_eq!(own.metadata, BTreeMap::from([("k".into(), "v".into())]));
+        assert_eq!(
+            entry(json!(null), locality, node.clone()).zone.as_deref(),
+            Some("l")
+        );
+        assert_eq!(entry(json!({}), json!({}), node).zone.as_deref(), Some("n"));
+        assert_eq!(entry(json!({}), json!(null), json!(null)).zone, None);
+    }
+
+    #[test]
+    fn a_weight_beyond_what_consul_takes_is_brought_within() {
+        for (weight, sent) in [(0, 1), (7, 7), (1_000_000, 65_535)] {
+            let instance = Instance::new("a", "h", 80).weight(weight);
+            let service =
+                serde_json::to_value(Service::new("s", &instance, Duration::ZERO)).unwrap();
+            assert_eq!(service["Weights"]["Passing"], sent);
+            assert_eq!(service["Checks"][0]["TTL"], "1ms");
+            assert_eq!(
+                service["Checks"][0]["DeregisterCriticalServiceAfter"],
+                "60000ms"
+            );
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! What Consul may say on the wire, and what is made of it.
+
+mod wire;
+
+use std::time::Duration;
+
+use buttress::clock;
+use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status, Update};
+use buttress::registries::consul::Consul;
+use serde_json::{Value, json};
+use wire::{Reply, Server, Watching};
+
+fn list(ids: &[&str]) -> String {
+    let entry = |id: &&str| {
+        json!({
+            "Node": {"Node": "n1", "Address": "10.0.0.1"},
+            "Service": {"ID": id, "Service": "orders", "Address": "", "Port": 80, "Meta": null, "Tags": null},
+            "Checks": [{"CheckID": "c", "Status": "passing"}],
+        })
+    };
+    Value::from_iter(ids.iter().map(entry)).to_string()
+}
+
+fn answer(index: &str, ids: &[&str]) -> Reply {
+    Reply::new(
+        "200 OK",
+        &[("x-consul-index", index), ("x-consul-knownleader", "true")],
+        list(ids),
+    )
+}
+
+async fn watching(replies: Vec<Reply>) -> (Server, Watching) {
+    let server = Server::script(replies).await;
+    let watching = Watching::start(&Consul::new(&server.url()).unwrap(), "orders");
+    (server, watching)
+}
+
+fn ids(instances: &[Instance]) -> Vec<&str> {
+    instances.iter().map(|instance| &*instance.id).collect()
+}
+
+async fn asked(server: &Server, requests: usize) {
+    while server.asked().len() < requests {
+        clock::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_query_does_not_wait_and_the_next_waits_for_a_change() {
+    let (server, mut watching) =
+        watching(vec![answer("7", &["a"]), answer("9", &["a", "b"])]).await;
+    assert_eq!(ids(&watching.instances().await), ["a"]);
+    assert_eq!(ids(&watching.instances().await), ["a", "b"]);
+    asked(&server, 3).await;
+    assert_eq!(
+        server.lines(),
+        [
+            "GET /v1/health/service/orders",
+            "GET /v1/health/service/orders?index=7&wait=300s",
+            "GET /v1/health/service/orders?index=9&wait=300s",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_index_that_goes_backwards_begins_anew_and_one_of_zero_still_blocks() {
+    let (server, mut watching) = watching(vec![
+        answer("7", &["a"]),
+        answer("3", &["a"]),
+        answer("0", &["b"]),
+    ])
+    .await;
+    watching.instances().await;
+    assert_eq!(watching.next().await, Update::Confirmed);
+    assert_eq!(ids(&watching.instances().await), ["b"]);
+    asked(&server, 4).await;
+    let lines = server.lines();
+    assert_eq!(lines[2], "GET /v1/health/service/orders");
+    assert_eq!(lines[3], "GET /v1/health/service/orders?index=1&wait=300s");
+}
+
+#[tokio::test]
+async fn churn_elsewhere_confirms_the_list_and_does_not_become_a_flood() {
+    let server = Server::start(|n, _| answer(&(n + 1).to_string(), &["a"])).await;
+    let mut watching = Watching::start(&Consul::new(&server.url()).unwrap(), "orders");
+    watching.instances().await;
+    assert_eq!(watching.next().await, Update::Confirmed);
+    clock::sleep(Duration::from_secs(2)).await;
+    let asked = server.asked().len();
+    assert!((3..=6).contains(&asked), "{asked} queries in 2 s");
+}
+
+#[tokio::test]
+async fn the_order_of_the_answer_does_not_matter() {
+    let (_server, mut watching) =
+        watching(vec![answer("7", &["a", "b"]), answer("8", &["b", "a"])]).await;
+    assert_eq!(ids(&watching.instances().await), ["a", "b"]);
+    assert_eq!(watching.next().await, Update::Confirmed);
+}
+
+#[tokio::test]
+async fn an_unknown_service_has_no_instances() {
+    let (_server, mut watching) = watching(vec![answer("7", &[])]).await;
+    assert_eq!(watching.instances().await, []);
+}
+
+#[tokio::test]
+async fn a_blocking_query_outlasts_the_servers_own_jitter() {
+    let (server, mut watching) = watching(vec![answer("7", &["a"])]).await;
+    watching.instances().await;
+    asked(&server, 2).await;
+    tokio::time::pause();
+    let began = clock::now();
+    let error = watching.error().await;
+    let waited = (clock::now() - began).as_secs();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!((320..335).contains(&waited), "{waited} s");
+}
+
+#[tokio::test]
+async fn without_a_leader_a_list_may_grow_but_not_shrink() {
+    let leaderless = |index, ids| {
+        let headers = [("x-consul-index", index), ("x-consul-knownleader", "false")];
+        Reply::new("200 OK", &headers, list(ids))
+    };
+    let (_server, mut watching1) = watching(vec![
+        leaderless("7", &["a"]),
+        leaderless("8", &["a", "b"]),
+        leaderless("9", &["a"]),
+    ])
+    .await;
+    assert_eq!(ids(&watching1.instances().await), ["a"]);
+    assert_eq!(ids(&watching1.instances().await), ["a", "b"]);
+    assert_eq!(watching1.error().await.kind(), ErrorKind::Failed);
+
+    let (_server, watching2) = watching(vec![leaderless("7", &[])]).await;
+    assert_eq!(watching2.error().await.kind(), ErrorKind::Failed);
+}
+
+#[tokio::test]
+async fn an_empty_list_for_want_of_rights_is_a_denial() {
+    let filtered = [
+        ("x-consul-index", "7"),
+        ("x-consul-results-filtered-by-acls", "true"),
+    ];
+    let (_server, watching1) = watching(vec![Reply::new("200 OK", &filtered, "[]")]).await;
+    let error = watching1.error().await;
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.message().contains("may not read"), "{error}");
+
+    let closed = [
+        ("x-consul-index", "7"),
+        ("x-consul-default-acl-policy", "deny"),
+    ];
+    let (_server, watching2) = watching(vec![Reply::new("200 OK", &closed, "[]")]).await;
+    let error = watching2.error().await;
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.message().contains("no token"), "{error}");
+
+    let server = Server::script(vec![Reply::new("200 OK", &closed, "[]")]).await;
+    let consul = Consul::new(&server.url()).unwrap().token("t");
+    assert_eq!(Watching::start(&consul, "orders").instances().await, []);
+}
+
+#[tokio::test]
+async fn whatever_is_no_answer_ends_the_watch_with_its_reason() {
+    let index = [("x-consul-index", "7")];
+    let table: Vec<(Reply, ErrorKind, &str)> = vec![
+        (
+            Reply::status("500 Internal Server Error", "No cluster leader"),
+            ErrorKind::Failed,
+            "500 Internal Server Error: No cluster leader",
+        ),
+        (
+            Reply::status("429 Too Many Requests", ""),
+            ErrorKind::Failed,
+            "429",
+        ),
+        (Reply::status("302 Found", ""), ErrorKind::Failed, "302"),
+        (
+            Reply::status("403 Forbidden", "Permission denied"),
+            ErrorKind::Denied,
+            "403 Forbidden: Permission denied",
+        ),
+        (
+            Reply::new("200 OK", &index, "<html>"),
+            ErrorKind::Malformed,
+            "cannot be understood",
+        ),
+        (
+            Reply::new("200 OK", &index, "{}"),
+            ErrorKind::Malformed,
+            "cannot be understood",
+        ),
+        (
+            Reply::new("200 OK", &index, "[{\"Node\": {}}]"),
+            ErrorKind::Malformed,
+            "cannot be understood",
+        ),
+        (
+            Reply::new("200 OK", &index, "[null"),
+            ErrorKind::Malformed,
+            "cannot be understood",
+        ),
+        (
+            Reply::new("200 OK", &index, "\u{fffd}"),
+            ErrorKind::Malformed,
+            "cannot be understood",
+        ),
+        (Reply::json("[]"), ErrorKind::Malformed, "X-Consul-Index"),
+        (
+            Reply::new("200 OK", &[("x-consul-index", "-1")], "[]"),
+            ErrorKind::Malformed,
+            "X-Consul-Index",
+        ),
+        (
+            answer("7", &["a"]).cut(),
+            ErrorKind::Unreachable,
+            "broke off",
+        ),
+        (
+            Reply::Raw(b"garbage\r\n\r\n".to_vec()),
+            ErrorKind::Unreachable,
+            "broke off",
+        ),
+        (Reply::Raw(Vec::new()), ErrorKind::Unreachable, "broke off"),
+    ];
+    for (reply, kind, text) in table {
+        let (_server, watching) = watching(vec![reply]).await;
+        let error = watching.error().await;
+        assert_eq!(error.kind(), kind, "{}", error.message());
+        assert!(error.message().contains(text), "{}", error.message());
+    }
+}
+
+#[tokio::test]
+async fn a_huge_answer_is_refused_before_it_is_all_read() {
+    let mut raw = b"HTTP/1.1 200 OK\r\nx-consul-index: 7\r\n\r\n".to_vec();
+    raw.resize(48 * 1024 * 1024, b' ');
+    let (_server, watching) = watching(vec![Reply::Raw(raw)]).await;
+    let error = watching.error().await;
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert!(error.message().contains("longer than"), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_unreachable_and_a_silent_server_times_out() {
+    let error = Watching::start(&Consul::new("http://127.0.0.1:1").unwrap(), "orders")
+        .error()
+        .await;
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+
+    let (server, watching) = watching(vec![]).await;
+    asked(&server, 1).await;
+    tokio::time::pause();
+    assert_eq!(watching.error().await.kind(), ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn what_is_no_url_is_said_at_once() {
+    for url in [
+        "",
+        "consul:8500",
+        "unix:///run/consul.sock",
+        "http://",
+        "127.0.0.1:8500",
+    ] {
+        let error = Consul::new(url).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn the_token_goes_into_its_header_and_the_urls_user_into_another() {
+    let server = Server::script(vec![answer("7", &["a"])]).await;
+    let consul = Consul::new(&format!("http://u%40x:p@{}/consul/", server.address)).unwrap();
+    assert_eq!(
+        consul.name(),
+        format!("consul at http://{}/consul", server.address)
+    );
+    Watching::start(&consul.token("T1\n"), "a/b c")
+        .instances()
+        .await;
+    let asked = server.asked();
+    assert_eq!(asked[0].line, "GET /consul/v1/health/service/a%2Fb%20c");
+    assert!(
+        asked[0].head.contains("x-consul-token: t1\r\n"),
+        "{}",
+        asked[0].head
+    );
+    // `u@x:p`; the head is kept in lower case.
+    assert!(
+        asked[0].head.contains("authorization: basic dub4ona="),
+        "{}",
+        asked[0].head
+    );
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_sent_is_denied() {
+    let server = Server::script(vec![]).await;
+    let consul = Consul::new(&server.url()).unwrap().token("a\nb");
+    let error = Watching::start(&consul, "orders").error().await;
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(server.asked().is_empty());
+}
+
+#[tokio::test]
+async fn registration_describes_the_instance_and_its_lease() {
+    let server = Server::script(vec![Reply::json("")]).await;
+    let consul = Consul::new(&server.url()).unwrap();
+    let instance = Instance::new("a", "10.0.0.1", 8443)
+        .secure(true)
+        .zone("z1")
+        .weight(3)
+        .metadata("k", "v")
+        .status(Status::Starting);
+    consul
+        .register("orders", &instance, Duration::from_secs(90))
+        .await
+        .unwrap();
+    let asked = server.asked();
+    assert_eq!(
+        asked[0].line,
+        "PUT /v1/agent/service/register?replace-existing-checks=true"
+    );
+    let body: Value = serde_json::from_str(&asked[0].body).unwrap();
+    assert_eq!(
+        body,
+        json!({
+            "ID": "a",
+            "Name": "orders",
+            "Address": "10.0.0.1",
+            "Port": 8443,
+            "Meta": {"k": "v", "secure": "true", "zone": "z1"},
+            "Weights": {"Passing": 3, "Warning": 3},
+            "Checks": [
+                {"CheckID": "lease:a", "Name": "Heartbeat", "TTL": "90000ms", "Status": "passing",
+                    "DeregisterCriticalServiceAfter": "90000ms"},
+                {"CheckID": "state:a", "Name": "Status", "TTL": "87600h", "Status": "critical"},
+            ],
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_heartbeat_renews_the_lease_and_tells_the_status() {
+    let server = Server::script(vec![Reply::json(""), Reply::json("")]).await;
+    let consul = Consul::new(&server.url()).unwrap();
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    let renewal = consul
+        .renew("orders", &instance, Status::OutOfService)
+        .await;
+    assert_eq!(renewal.unwrap(), Renewal::Renewed);
+    let asked = server.asked();
+    assert_eq!(asked[0].line, "PUT /v1/agent/check/update/lease:a");
+    assert_eq!(asked[0].body, r#"{"Status":"passing","Output":"up"}"#);
+    assert_eq!(asked[1].line, "PUT /v1/agent/check/update/state:a");
+    assert_eq!(
+        asked[1].body,
+        r#"{"Status":"critical","Output":"out of service"}"#
+    );
+}
+
+#[tokio::test]
+async fn a_forgotten_check_means_register_again() {
+    let unknown = || Reply::status("404 Not Found", "Unknown check ID");
+    let consul = |replies| async { Consul::new(&Server::script(replies).await.url()).unwrap() };
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    for replies in [vec![unknown()], vec![Reply::json(""), unknown()]] {
+        let renewal = consul(replies)
+            .await
+            .renew("orders", &instance, Status::Up)
+            .await;
+        assert_eq!(renewal.unwrap(), Renewal::Unknown);
+    }
+    let gone = consul(vec![unknown()]).await;
+    gone.deregister("orders", &instance).await.unwrap();
+    let failing = consul(vec![Reply::status("500 Internal Server Error", "oops")]).await;
+    let error = failing
+        .renew("orders", &instance, Status::Up)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed);
+}

@@ -1,0 +1,501 @@
+//! What Eureka may say on the wire, and what is made of it.
+
+mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use buttress::clock;
+use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status, Update};
+use buttress::registries::eureka::Eureka;
+use serde_json::{Value, json};
+use wire::{Reply, Server, Watching};
+
+const FULL: &str = "GET /apps";
+const DELTA: &str = "GET /apps/delta";
+
+fn instance(id: &str, status: &str) -> Value {
+    json!({
+        "instanceId": id,
+        "hostName": format!("{id}.local"),
+        "app": "ORDERS",
+        "ipAddr": "10.0.0.1",
+        "status": status,
+        "port": {"$": 80, "@enabled": "true"},
+        "securePort": {"$": 443, "@enabled": "false"},
+        "dataCenterInfo": {"@class": "x", "name": "MyOwn"},
+        "metadata": {"@class": "java.util.Collections$EmptyMap"},
+        "actionType": "ADDED",
+    })
+}
+
+fn changed(action: &str, mut instance: Value) -> Value {
+    instance["actionType"] = action.into();
+    instance
+}
+
+fn apps(hash: &str, application: Value) -> Reply {
+    let apps = json!({"applications": {
+        "versions__delta": "1", "apps__hashcode": hash, "application": application,
+    }});
+    Reply::json(apps.to_string())
+}
+
+fn orders(hash: &str, instances: impl Into<Value>) -> Reply {
+    apps(
+        hash,
+        json!([{"name": "ORDERS", "instance": instances.into()}]),
+    )
+}
+
+fn eureka(server: &Server) -> Eureka {
+    Eureka::new(&server.url())
+        .unwrap()
+        .poll(Duration::from_millis(100))
+}
+
+async fn watching(replies: Vec<Reply>) -> (Server, Watching) {
+    let server = Server::script(replies).await;
+    let watching = Watching::start(&eureka(&server), "orders");
+    (server, watching)
+}
+
+fn ids(instances: &[Instance]) -> Vec<&str> {
+    instances.iter().map(|instance| &*instance.id).collect()
+}
+
+async fn described(instance: Value) -> Vec<Instance> {
+    watching(vec![orders("UP_1_", vec![instance])])
+        .await
+        .1
+        .instances()
+        .await
+}
+
+#[tokio::test]
+async fn changes_are_applied_one_after_the_other() {
+    let (server, mut watching) = watching(vec![
+        orders("UP_1_", vec![instance("a", "UP")]),
+        orders("UP_2_", vec![changed("ADDED", instance("b", "UP"))]),
+        orders(
+            "DOWN_1_UP_1_",
+            vec![changed("MODIFIED", instance("b", "DOWN"))],
+        ),
+        orders("DOWN_1_", vec![changed("DELETED", instance("a", "UP"))]),
+    ])
+    .await;
+    assert_eq!(ids(&watching.instances().await), ["a"]);
+    assert_eq!(ids(&watching.instances().await), ["a", "b"]);
+    let instances = watching.instances().await;
+    assert_eq!(instances[1].status, Status::Down);
+    assert_eq!(ids(&watching.instances().await), ["b"]);
+    assert_eq!(server.lines(), [FULL, DELTA, DELTA, DELTA]);
+}
+
+#[tokio::test]
+async fn repeated_changes_change_nothing() {
+    let delta = || orders("UP_2_", vec![changed("ADDED", instance("b", "UP"))]);
+    let (_server, mut watching) = watching(vec![
+        orders("UP_1_", vec![instance("a", "UP")]),
+        delta(),
+        delta(),
+    ])
+    .await;
+    watching.instances().await;
+    watching.instances().await;
+    assert_eq!(watching.next().await, Update::Confirmed);
+}
+
+#[tokio::test]
+async fn changes_that_do_not_add_up_make_it_read_everything() {
+    let both = || vec![instance("a", "UP"), instance("c", "UP")];
+    let (server, mut watching) = watching(vec![
+        orders("UP_1_", vec![instance("a", "UP")]),
+        orders("UP_3_", vec![changed("ADDED", instance("b", "UP"))]),
+        orders("UP_2_", both()),
+        orders("UP_2_", json!([])),
+    ])
+    .await;
+    watching.instances().await;
+    assert_eq!(
+        ids(&watching.instances().await),
+        ["a", "c"],
+        "never the copy that did not add up"
+    );
+    assert_eq!(watching.next().await, Update::Confirmed);
+    assert_eq!(server.lines(), [FULL, DELTA, FULL, DELTA]);
+}
+
+#[tokio::test]
+async fn the_hash_counts_every_status_of_every_application() {
+    let strange = json!([
+        {"name": "ORDERS", "instance": [instance("a", "UP"), instance("b", "OUT_OF_SERVICE")]},
+        {"name": "OTHER", "instance": [instance("c", "STARTING"), instance("d", "WHATEVER"), instance("e", "UP")]},
+    ]);
+    let hash = "OUT_OF_SERVICE_1_STARTING_1_UNKNOWN_1_UP_2_";
+    let (server, mut watching) = watching(vec![apps(hash, strange), apps(hash, json!([]))]).await;
+    assert_eq!(ids(&watching.instances().await), ["a", "b"]);
+    assert_eq!(watching.next().await, Update::Confirmed);
+    assert_eq!(server.lines(), [FULL, DELTA]);
+}
+
+#[tokio::test]
+async fn refused_changes_make_it_read_everything() {
+    for status in ["403 Forbidden", "404 Not Found"] {
+        let (server, mut watching) = watching(vec![
+            orders("UP_1_", vec![instance("a", "UP")]),
+            Reply::status(status, ""),
+            orders("UP_1_", vec![instance("b", "UP")]),
+        ])
+        .await;
+        watching.instances().await;
+        assert_eq!(ids(&watching.instances().await), ["b"]);
+        assert_eq!(server.lines(), [FULL, DELTA, FULL]);
+    }
+}
+
+#[tokio::test]
+async fn all_services_share_one_poll() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let server = Server::start(move |n, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        match n {
+            0 => apps(
+                "UP_2_",
+                json!([
+                    {"name": "ORDERS", "instance": [instance("a", "UP")]},
+                    {"name": "STOCK", "instance": [instance("b", "UP")]},
+                ]),
+            ),
+            _ => apps("UP_2_", json!([])),
+        }
+    })
+    .await;
+    let eureka = Eureka::new(&server.url())
+        .unwrap()
+        .poll(Duration::from_secs(1));
+    let mut orders = Watching::start(&eureka, "orders");
+    let mut stock = Watching::start(&eureka.clone(), "Stock");
+    assert_eq!(ids(&orders.instances().await), ["a"]);
+    assert_eq!(ids(&stock.instances().await), ["b"]);
+    // One who comes later gets the list that is there.
+    let mut late = Watching::start(&eureka, "ORDERS");
+    assert_eq!(ids(&late.instances().await), ["a"]);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+
+    for watching in [&mut orders, &mut stock, &mut late] {
+        assert_eq!(watching.next().await, Update::Confirmed);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+
+    // Whoever polls may go; another takes over.
+    orders.ended.abort();
+    assert_eq!(stock.next().await, Update::Confirmed);
+    late.ended.abort();
+    assert_eq!(stock.next().await, Update::Confirmed);
+}
+
+#[tokio::test]
+async fn an_old_copy_is_read_again_in_full() {
+    let server = Server::start(|_, _| orders("UP_1_", vec![instance("a", "UP")])).await;
+    let eureka = eureka(&server);
+    let watching1 = Watching::start(&eureka, "orders");
+    let mut watching1 = watching1;
+    watching1.instances().await;
+    watching1.ended.abort();
+    tokio::time::pause();
+    clock::sleep(Duration::from_secs(130)).await;
+    tokio::time::resume();
+    let before = server.lines().len();
+    Watching::start(&eureka, "orders").instances().await;
+    assert_eq!(server.lines()[before], FULL);
+}
+
+#[tokio::test]
+async fn an_unknown_service_has_no_instances() {
+    let (_server, mut watching1) = watching(vec![apps("", json!([]))]).await;
+    assert_eq!(watching1.instances().await, []);
+    let bare = Reply::json(r#"{"applications":{"versions__delta":"1","apps__hashcode":""}}"#);
+    let (_server, mut watching2) = watching(vec![bare]).await;
+    assert_eq!(watching2.instances().await, []);
+}
+
+#[tokio::test]
+async fn one_of_a_kind_may_stand_without_a_list() {
+    let single = apps(
+        "UP_1_",
+        json!({"name": "orders", "instance": instance("a", "UP")}),
+    );
+    let (_server, mut watching) = watching(vec![single]).await;
+    assert_eq!(ids(&watching.instances().await), ["a"]);
+}
+
+#[tokio::test]
+async fn ports_come_in_every_type_and_an_enabled_secure_one_is_used() {
+    let open = [json!("true"), json!(true)];
+    let shut = [json!("false"), json!(false), json!(null)];
+    for number in [json!(8080), json!("8080")] {
+        for (open, shut) in open
+            .iter()
+            .flat_map(|open| shut.iter().map(move |shut| (open, shut)))
+        {
+            let port = |enabled| json!({"$": number, "@enabled": enabled});
+            let mut described1 = instance("a", "UP");
+            (described1["port"], described1["securePort"]) = (port(open), port(shut));
+            let plain = described(described1.clone()).await.remove(0);
+            assert_eq!((plain.port, plain.secure), (8080, false));
+
+            (described1["port"], described1["securePort"]) =
+                (json!({"$": 80, "@enabled": open}), port(open));
+            let secure = described(described1.clone()).await.remove(0);
+            assert_eq!((secure.port, secure.secure), (8080, true));
+
+            (described1["port"], described1["securePort"]) = (port(shut), port(shut));
+            assert_eq!(described(described1).await, []);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_instance_is_described_by_what_there_is() {
+    let mut full = instance("a", "UP");
+    full["metadata"] =
+        json!({"@class": "x", "zone": "z", "weight": "5", "k": "v", "n": 1, "nothing": null});
+    let found = described(full).await.remove(0);
+    let wanted = Instance::new("a", "a.local", 80).zone("z").weight(5);
+    assert_eq!(found, wanted.metadata("k", "v").metadata("n", "1"));
+
+    let mut bare = json!({"hostName": "h", "port": {"$": 80, "@enabled": "true"}, "status": "UP"});
+    assert_eq!(described(bare.clone()).await, [Instance::new("h", "h", 80)]);
+
+    bare["dataCenterInfo"] =
+        json!({"name": "Amazon", "metadata": {"instance-id": "i-1", "availability-zone": "eu-1a"}});
+    assert_eq!(
+        described(bare.clone()).await,
+        [Instance::new("i-1", "h", 80).zone("eu-1a")]
+    );
+
+    bare["hostName"] = json!(null);
+    bare["ipAddr"] = json!("10.0.0.9");
+    assert_eq!(
+        described(bare).await,
+        [Instance::new("i-1", "10.0.0.9", 80).zone("eu-1a")]
+    );
+}
+
+#[tokio::test]
+async fn statuses_are_told_apart() {
+    for (text, status) in [
+        ("UP", Status::Up),
+        ("STARTING", Status::Starting),
+        ("OUT_OF_SERVICE", Status::OutOfService),
+        ("DOWN", Status::Down),
+        ("UNKNOWN", Status::Down),
+        ("GREEN", Status::Down),
+    ] {
+        assert_eq!(described(instance("a", text)).await[0].status, status);
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_no_answer_ends_the_watch_with_its_reason() {
+    let truncated = || orders("UP_1_", vec![instance("a", "UP")]).cut();
+    let table: Vec<(Reply, ErrorKind, &str)> = vec![
+        (
+            Reply::status("500 Internal Server Error", "oops"),
+            ErrorKind::Failed,
+            "500 Internal Server Error: oops",
+        ),
+        (
+            Reply::status("503 Service Unavailable", ""),
+            ErrorKind::Failed,
+            "503",
+        ),
+        (
+            Reply::status("401 Unauthorized", ""),
+            ErrorKind::Denied,
+            "401",
+        ),
+        (
+            Reply::status("403 Forbidden", ""),
+            ErrorKind::Failed,
+            "just started",
+        ),
+        (
+            Reply::json("<applications/>"),
+            ErrorKind::Malformed,
+            "cannot be understood",
+        ),
+        (
+            Reply::json("{}"),
+            ErrorKind::Malformed,
+            "cannot be understood",
+        ),
+        (
+            Reply::json(r#"{"applications":{"application":[{"name":"#),
+            ErrorKind::Malformed,
+            "cannot be understood",
+        ),
+        (truncated(), ErrorKind::Unreachable, "broke off"),
+        (Reply::Raw(Vec::new()), ErrorKind::Unreachable, "broke off"),
+    ];
+    for (reply, kind, text) in table {
+        let (_server, watching) = watching(vec![reply]).await;
+        let error = watching.error().await;
+        assert_eq!(error.kind(), kind, "{}", error.message());
+        assert!(error.message().contains(text), "{}", error.message());
+    }
+}
+
+#[tokio::test]
+async fn changes_that_cannot_be_read_end_the_watch_and_the_next_one_begins_at_once() {
+    let server = Server::script(vec![
+        orders("UP_1_", vec![instance("a", "UP")]),
+        Reply::status("500 Internal Server Error", ""),
+        orders("UP_2_", vec![instance("b", "UP")]),
+    ])
+    .await;
+    let eureka = eureka(&server);
+    let mut first = Watching::start(&eureka, "orders");
+    first.instances().await;
+    assert_eq!(first.error().await.kind(), ErrorKind::Failed);
+    assert_eq!(
+        ids(&Watching::start(&eureka, "orders").instances().await),
+        ["a", "b"]
+    );
+    assert_eq!(server.lines(), [FULL, DELTA, DELTA]);
+}
+
+#[tokio::test]
+async fn a_huge_answer_is_refused_before_it_is_all_read() {
+    let mut raw = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+    raw.resize(48 * 1024 * 1024, b' ');
+    let (_server, watching) = watching(vec![Reply::Raw(raw)]).await;
+    let error = watching.error().await;
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert!(error.message().contains("longer than"), "{error}");
+}
+
+#[tokio::test]
+async fn requests_ask_for_json_and_for_no_encoding_but_gzip() {
+    let (server, mut watching) = watching(vec![apps("", json!([]))]).await;
+    watching.instances().await;
+    let head = server.asked()[0].head.clone();
+    assert!(head.contains("accept: application/json\r\n"), "{head}");
+    assert!(
+        !head.contains("accept-encoding") || head.contains("gzip"),
+        "{head}"
+    );
+}
+
+#[tokio::test]
+async fn the_urls_user_and_password_go_into_a_header() {
+    let server = Server::script(vec![apps("", json!([]))]).await;
+    let url = format!("http://u:p%40ss@{}/eureka/", server.address);
+    let eureka = Eureka::new(&url).unwrap();
+    assert_eq!(
+        eureka.name(),
+        format!("eureka at http://{}/eureka", server.address)
+    );
+    Watching::start(&eureka, "orders").instances().await;
+    let asked = server.asked();
+    assert_eq!(asked[0].line, "GET /eureka/apps");
+    // `u:p@ss`; the head is kept in lower case.
+    assert!(
+        asked[0].head.contains("authorization: basic dtpwqhnz\r\n"),
+        "{}",
+        asked[0].head
+    );
+}
+
+#[tokio::test]
+async fn registration_describes_the_instance_and_its_lease() {
+    let server = Server::script(vec![Reply::status("204 No Content", "")]).await;
+    let instance = Instance::new("a", "10.0.0.1", 8443)
+        .secure(true)
+        .zone("z")
+        .weight(3)
+        .metadata("k", "v");
+    eureka(&server)
+        .register("orders", &instance, Duration::from_secs(30))
+        .await
+        .unwrap();
+    let asked = server.asked();
+    assert_eq!(asked[0].line, "POST /apps/ORDERS");
+    let mut body: Value = serde_json::from_str(&asked[0].body).unwrap();
+    let written = body["instance"]["lastDirtyTimestamp"].take();
+    assert!(written.as_str().unwrap().parse::<u64>().unwrap() > 1_700_000_000_000);
+    assert_eq!(
+        body["instance"],
+        json!({
+            "instanceId": "a",
+            "app": "ORDERS",
+            "hostName": "10.0.0.1",
+            "ipAddr": "10.0.0.1",
+            "vipAddress": "orders",
+            "secureVipAddress": "orders",
+            "status": "UP",
+            "port": {"$": 8443, "@enabled": "false"},
+            "securePort": {"$": 8443, "@enabled": "true"},
+            "dataCenterInfo": {"@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn"},
+            "leaseInfo": {"renewalIntervalInSecs": 10, "durationInSecs": 30},
+            "metadata": {"k": "v", "zone": "z", "weight": "3"},
+            "lastDirtyTimestamp": null,
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_change_of_status_is_another_registration() {
+    let server = Server::start(|_, _| Reply::json("")).await;
+    let eureka = eureka(&server);
+    let instance = Instance::new("a/1", "10.0.0.1", 80);
+    let renew = |status| eureka.renew("orders", &instance, status);
+    eureka
+        .register("orders", &instance, Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert_eq!(renew(Status::Up).await.unwrap(), Renewal::Renewed);
+    assert_eq!(renew(Status::OutOfService).await.unwrap(), Renewal::Renewed);
+    assert_eq!(renew(Status::OutOfService).await.unwrap(), Renewal::Renewed);
+    assert_eq!(
+        server.lines(),
+        [
+            "POST /apps/ORDERS",
+            "PUT /apps/ORDERS/a%2F1?status=UP",
+            "PUT /apps/ORDERS/a%2F1?status=DOWN",
+            "POST /apps/ORDERS",
+            "PUT /apps/ORDERS/a%2F1?status=DOWN",
+        ]
+    );
+    let body: Value = serde_json::from_str(&server.asked()[3].body).unwrap();
+    assert_eq!(body["instance"]["status"], "DOWN");
+    assert_eq!(body["instance"]["leaseInfo"]["durationInSecs"], 30);
+}
+
+#[tokio::test]
+async fn a_forgotten_instance_means_register_again() {
+    let server = Server::start(|_, _| Reply::status("404 Not Found", "")).await;
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    let eureka = eureka(&server);
+    assert_eq!(
+        eureka.renew("orders", &instance, Status::Up).await.unwrap(),
+        Renewal::Unknown
+    );
+    eureka.deregister("orders", &instance).await.unwrap();
+    let error = eureka
+        .register("orders", &instance, Duration::from_secs(30))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed);
+}
+
+#[test]
+#[should_panic(expected = "more than a Eureka server bears")]
+fn a_poll_without_a_pause_is_refused() {
+    let _ = Eureka::new("http://localhost")
+        .unwrap()
+        .poll(Duration::ZERO);
+}
