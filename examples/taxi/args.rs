@@ -23,7 +23,7 @@ pub struct Args {
     pub seconds: u64,
 
     /// Trips booked a second, through buttress and without it each.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     pub rate: u64,
 
     /// Print the result as JSON on the standard output.

@@ -11,9 +11,4 @@ impl Bookings {
         let mut booked = self.0.lock().expect("nobody panics under it");
         booked.insert(id.to_owned())
     }
-
-    /// How many trips are booked.
-    pub fn len(&self) -> usize {
-        self.0.lock().expect("nobody panics under it").len()
-    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{Router, middleware};
 use buttress::client::ServiceHandle;
-use buttress::discovery::Registration;
+use buttress::discovery::{Registered, Registration};
 use buttress::transport::reqwest::Client;
 use buttress::{BoxError, Instance};
 use tokio::net::TcpListener;
@@ -34,7 +34,7 @@ pub struct Fleet {
 struct Process {
     runtime: Runtime,
     fault: FaultSwitch,
-    registration: Registration,
+    registered: Registered,
     monitored: Option<Monitored>,
 }
 
@@ -76,11 +76,11 @@ impl Fleet {
             let port = listener.local_addr()?.port();
             tokio::spawn(async move { axum::serve(listener, app).await });
             let instance = Instance::new(id(service, zone), "127.0.0.1", port).zone(zone);
-            let registration = Registration::new(registry, service, instance).ttl(TTL).start();
-            Ok::<_, BoxError>(registration)
+            let registration = Registration::new(registry, service, instance).ttl(TTL);
+            Ok::<_, BoxError>(registration.drain(Duration::ZERO).start())
         });
         let process = Process {
-            registration: started.await??,
+            registered: started.await??,
             runtime,
             fault,
             monitored,
@@ -92,7 +92,7 @@ impl Fleet {
     /// Ends an instance at once, as a crash does: connections break, nothing is deregistered.
     pub fn kill(&self, service: &str, zone: &str) {
         if let Some(process) = self.processes().remove(&id(service, zone)) {
-            process.registration.abandon();
+            process.registered.abandon();
             process.runtime.shutdown_background();
         }
     }
@@ -114,7 +114,8 @@ impl Fleet {
     pub async fn stop(&self) {
         let processes = std::mem::take(&mut *self.processes());
         for process in processes.into_values() {
-            process.registration.deregister().await;
+            // A registry that is gone by now needs no telling.
+            let _ = process.registered.deregister().await;
             process.runtime.shutdown_background();
         }
     }

@@ -10,6 +10,8 @@
 //! `cargo run --example taxi` needs nothing else. `--help` says how to run it on a real Consul or Eureka.
 // It talks to whoever started it.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
+// No crate but this one sees it.
+#![allow(unreachable_pub)]
 
 mod args;
 mod bookings;
@@ -84,7 +86,7 @@ async fn run(args: &Args) -> Result<Report, BoxError> {
         let fleet = fleet.clone();
         move || fleet.clients().into_iter().chain([caller.clone()]).collect()
     };
-    stats.begin_phase("warming up");
+    stats.begin_phase(timeline::WARMING_UP);
     let load = tokio::spawn(load::generate(callers, args.rate));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let length = Duration::from_secs(args.seconds);

@@ -14,19 +14,27 @@ use crate::stats::Path;
 /// It is given the same list as the protected client, at the same moment, even while the registry is down.
 pub struct PlainClient {
     client: reqwest::Client,
-    watches: HashMap<&'static str, Watch>,
+    services: HashMap<&'static str, Turns>,
+}
+
+/// The instances of a service, and whose turn it is.
+struct Turns {
+    watch: Watch,
     turn: AtomicUsize,
 }
 
 impl PlainClient {
-    pub fn new(watches: HashMap<&'static str, Watch>) -> Self {
+    pub fn new(watches: impl IntoIterator<Item = (&'static str, Watch)>) -> Self {
+        let turns = |(service, watch)| {
+            let turn = AtomicUsize::new(0);
+            (service, Turns { watch, turn })
+        };
         Self {
             client: reqwest::Client::builder()
                 .timeout(Duration::from_secs(2))
                 .build()
                 .expect("the settings are valid"),
-            watches,
-            turn: AtomicUsize::new(0),
+            services: watches.into_iter().map(turns).collect(),
         }
     }
 
@@ -50,9 +58,10 @@ impl PlainClient {
     fn aim(&self, url: &str) -> Url {
         let mut url = Url::parse(url).expect("a literal of ours");
         let service = url.host_str().unwrap_or_default();
-        let snapshot = self.watches[service].snapshot();
+        let Turns { watch, turn } = &self.services[service];
+        let snapshot = watch.snapshot();
         let instances = snapshot.instances();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = turn.fetch_add(1, Ordering::Relaxed);
         if let Some(instance) = instances.get(turn % instances.len().max(1)) {
             url.set_host(Some(&instance.host)).expect("a host name");
             url.set_port(Some(instance.port)).expect("an http URL");

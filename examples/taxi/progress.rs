@@ -47,7 +47,7 @@ impl Status {
             let open = handle.breaker().state() == State::Open;
             status.open_breakers += usize::from(open);
             let instances = handle.instances();
-            status.ejected += instances.iter().filter(|view| view.ejected).count();
+            status.ejected += instances.iter().filter(|view| view.ejected_until.is_some()).count();
             if !matches!(handle.watch().freshness(), Freshness::Fresh) {
                 status.registry = "stale";
             } else if !handle.watch().snapshot().held().is_empty() {
@@ -68,6 +68,5 @@ fn figures(tally: &Tally) -> String {
     )
 }
 
-const HEADER: &str = "\
-       │ buttress                    │ plain reqwest, round robin  │ open  ejected            │
+const HEADER: &str = "       │ buttress                    │ plain reqwest, round robin  │ open  ejected            │
   time │ trips  success   p50    p99 │ trips  success   p50    p99 │ breakers      registry   │ phase";

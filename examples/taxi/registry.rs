@@ -68,7 +68,8 @@ impl TaxiRegistry {
             }
             RegistryArg::File(path) => {
                 tokio::fs::remove_file(aside(path)).await?;
-                tokio::fs::write(path, File::EMPTY).await?;
+                let empty = if path.extension().is_some_and(|kind| kind == "json") { "{\"instances\":{}}" } else { "[instances]\n" };
+                tokio::fs::write(path, empty).await?;
             }
             RegistryArg::Consul(_) | RegistryArg::Eureka(_) => self.run(|(_, start)| start).await?,
         }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::stats::{Path, PhaseStats, Tally};
-use crate::timeline::{HEALTHY, PHASES};
+use crate::timeline::{HEALTHY, PHASES, WARMING_UP};
 
 /// What came of it.
 pub struct Report {
@@ -12,8 +12,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// Looks at every phase. `double_bookings` is how many trips were booked twice.
-    pub fn new(phases: Vec<PhaseStats>) -> Self {
+    /// Looks at every phase.
+    pub fn new(mut phases: Vec<PhaseStats>) -> Self {
+        phases.retain(|phase| phase.name != WARMING_UP);
         let healthy = phases.iter().find(|phase| phase.name == HEALTHY);
         let bound = healthy.map_or(Duration::MAX, |phase| 3 * p99(phase.of(Path::Protected)));
         let broken = phases.iter().flat_map(|phase| broken(phase, bound)).collect();

@@ -174,7 +174,7 @@ impl Default for Tally {
             retries: 0,
             cached_prices: 0,
             lost_messages: 0,
-            micros: Histogram::new(3).expect("3 digits are in range"),
+            micros: Histogram::new_with_max(LONGEST_MICROS, 3).expect("3 digits are in range"),
         }
     }
 }
@@ -182,6 +182,9 @@ impl Default for Tally {
 fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }
+
+/// What takes longer counts as a minute.
+const LONGEST_MICROS: u64 = 60_000_000;
 
 /// Times are promised from so long after a fault began.
 const NOTICED: Duration = Duration::from_secs(1);

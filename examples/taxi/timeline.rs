@@ -36,6 +36,9 @@ pub const PHASES: [(&str, Trouble, u32); 8] = [
 
 pub const HEALTHY: &str = "healthy";
 
+/// Before the first phase, while connections are made. Not in the report.
+pub const WARMING_UP: &str = "warming up";
+
 impl Trouble {
     /// Whether the registry alone is at fault.
     pub fn is_registry(self) -> bool {
