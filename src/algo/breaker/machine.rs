@@ -733,6 +733,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_peer_asked_before_a_close_is_forgotten() {
+        let mut bench = Bench::new(brittle());
+        let ticket = bench.acquire().expect("admitted");
+        let call = Call {
+            retry_after: Some(ms(9000)),
+            ..Call::failed(ms(1))
+        };
+        let now = bench.now();
+        bench.breaker.record(ticket, call, now, &mut bench.rng);
+        assert_eq!(bench.left(), ms(9000));
+        bench.breaker.close();
+        bench.call(true);
+        assert_eq!(bench.left(), ms(1000));
+    }
+
+    #[test]
     fn a_half_open_breaker_whose_probes_hang_has_opened_again_at_its_limit() {
         let mut bench = Bench::new(brittle());
         bench.breaker.half_open(bench.now());
