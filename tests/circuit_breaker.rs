@@ -86,7 +86,7 @@ struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
     fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().expect("no panic").clone()
     }
 }
 
@@ -97,7 +97,7 @@ impl Observe for Log {
             Event::StateChanged { breaker, from, to } => format!("{breaker}: {from:?} > {to:?}"),
             _ => return,
         };
-        self.0.lock().unwrap().push(line);
+        self.0.lock().expect("no panic").push(line);
     }
 }
 
@@ -247,6 +247,8 @@ async fn errors_of_readiness_count() {
         assert_eq!(error.to_string(), "no connection");
     }
     assert_eq!(breaker.state(), State::Open);
+    assert!(broken.ready().await.is_err());
+    assert_eq!(breaker.figures().refused, 0, "no call was refused");
 }
 
 #[tokio::test(start_paused = true)]
