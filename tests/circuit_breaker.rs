@@ -86,7 +86,7 @@ struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
     fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().expect("no panic").clone()
     }
 }
 
@@ -97,7 +97,7 @@ impl Observe for Log {
             Event::StateChanged { breaker, from, to } => format!("{breaker}: {from:?} > {to:?}"),
             _ => return,
         };
-        self.0.lock().unwrap().push(line);
+        self.0.lock().expect("no panic").push(line);
     }
 }
 
@@ -247,6 +247,8 @@ async fn errors_of_readiness_count() {
         assert_eq!(error.to_string(), "no connection");
     }
     assert_eq!(breaker.state(), State::Open);
+    assert!(broken.ready().await.is_err());
+    assert_eq!(breaker.figures().refused, 0, "no call was refused");
 }
 
 #[tokio::test(start_paused = true)]
@@ -531,6 +533,11 @@ async fn forced_open_refuses_until_it_is_closed() {
     assert_eq!(rejected.wait_hint(), None);
     assert_eq!(breaker.figures().refused, 1);
     breaker.close();
+    assert_eq!(
+        breaker.figures().refused,
+        0,
+        "it counts in the present state"
+    );
     call(&service, Ask::Answer).await.unwrap();
 }
 
@@ -554,6 +561,18 @@ async fn disabled_counts_nothing_and_metrics_only_counts_without_opening() {
 
     breaker.close();
     assert_eq!(breaker.figures().calls.calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_take_effect_while_calls_are_under_way() {
+    let (breaker, service) = breaker(Settings::default());
+    call(&service, Ask::Fail).await.unwrap_err();
+    let mut under_way = task::spawn(call(&service, Ask::AnswerIn(SECOND)));
+    assert_pending!(under_way.poll());
+    breaker.reconfigure(Settings::default().minimum_calls(2));
+    clock::sleep(SECOND).await;
+    assert_ready_ok!(under_way.poll());
+    assert_eq!(breaker.state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]
@@ -599,6 +618,17 @@ async fn an_open_breaker_refuses_without_a_ready_service_inside() {
     let refused = Rejected::find(&*refused).unwrap();
     assert_eq!(refused.wait_hint(), Some(Duration::ZERO));
     assert_pending!(service.poll_ready());
+
+    // Told ready while it refused, but the service inside has become ready since.
+    breaker.open_for(SECOND);
+    assert_ready_ok!(service.poll_ready());
+    breaker.close();
+    handle.allow(1);
+    assert_ready_ok!(service.poll_ready());
+    let mut response = task::spawn(service.call(()));
+    let ((), answer) = handle.next_request().await.unwrap();
+    answer.send_response(());
+    assert_ready_ok!(response.poll());
 }
 
 #[tokio::test(start_paused = true)]

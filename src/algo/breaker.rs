@@ -18,10 +18,15 @@
 //! assert!(breaker.acquire(now, &mut rng).is_err());
 //! ```
 
+use std::time::Duration;
+
+use super::window::Tally;
+
 mod machine;
+mod phase;
 mod settings;
 
-pub use machine::{Breaker, Call, Change, Figures, Refusal, Ticket};
+pub use machine::Breaker;
 pub use settings::{Cancelled, Settings};
 
 /// The state of a circuit breaker.
@@ -39,4 +44,77 @@ pub enum State {
     Disabled,
     /// Calls flow and are counted, but the breaker never opens.
     MetricsOnly,
+}
+
+/// The right to make one call, in the state in which it was given.
+#[derive(Debug)]
+#[must_use]
+pub struct Ticket {
+    epoch: u64,
+}
+
+/// How a call went.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Whether it failed.
+    pub failed: bool,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// How long the peer asks to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why a call may not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The state that refuses: open, half-open or forced open.
+    pub state: State,
+    /// How long that may last at most, where it ends by itself.
+    pub retry_after: Option<Duration>,
+}
+
+/// A step from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The state it left.
+    pub from: State,
+    /// The state it is in.
+    pub to: State,
+}
+
+/// What a breaker knows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figures {
+    /// Its state.
+    pub state: State,
+    /// The calls it judges by: those in the window; of an open breaker those that opened it; of a half-open one the
+    /// probes that came back. Nothing in the states that do not count.
+    pub calls: Tally,
+    /// The share of failures in `calls`, from 0 to 1; none below the minimum of calls.
+    pub failure_rate: Option<f64>,
+    /// The share of slow calls in `calls`, from 0 to 1; none below the minimum of calls.
+    pub slow_rate: Option<f64>,
+    /// How many calls were refused since the state began.
+    pub refused: u64,
+    /// How long it stays open; zero once the next call may probe.
+    pub retry_after: Option<Duration>,
+}
+
+impl Call {
+    /// A success that took `elapsed`.
+    pub fn succeeded(elapsed: Duration) -> Self {
+        Self {
+            failed: false,
+            elapsed,
+            retry_after: None,
+        }
+    }
+
+    /// A failure that took `elapsed`.
+    pub fn failed(elapsed: Duration) -> Self {
+        Self {
+            failed: true,
+            ..Self::succeeded(elapsed)
+        }
+    }
 }

@@ -193,6 +193,43 @@ impl TimeWindow {
     }
 }
 
+/// One of the two.
+#[derive(Clone, Debug)]
+// There is one a breaker, and it stays where it is: a box would only add a step.
+#[allow(clippy::large_enum_variant)]
+pub enum Window {
+    /// The last so many calls.
+    Last(CountWindow),
+    /// The calls of the last so many seconds.
+    Within(TimeWindow),
+}
+
+impl Window {
+    /// Counts a call that ended at `now`.
+    pub fn record(&mut self, now: Instant, failed: bool, slow: bool) {
+        match self {
+            Self::Last(window) => window.record(failed, slow),
+            Self::Within(window) => window.record(now, failed, slow),
+        }
+    }
+
+    /// What it holds at `now`.
+    pub fn tally(&mut self, now: Instant) -> Tally {
+        match self {
+            Self::Last(window) => window.tally(),
+            Self::Within(window) => window.tally(now),
+        }
+    }
+
+    /// Forgets every call.
+    pub fn clear(&mut self) {
+        match self {
+            Self::Last(window) => window.clear(),
+            Self::Within(window) => window.clear(),
+        }
+    }
+}
+
 /// In whole nanoseconds; what is beyond 584 years counts as that.
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)

@@ -1,10 +1,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::State;
-use super::settings::{Cancelled, Settings, Window};
+use super::phase::{Phase, Wait};
+use super::settings::{Cancelled, Settings, Span};
+use super::{Call, Change, Figures, Refusal, State, Ticket};
 use crate::algo::Rng;
-use crate::algo::window::{CountWindow, Tally, TimeWindow};
+use crate::algo::window::{Tally, Window};
 
 /// A circuit breaker.
 ///
@@ -18,7 +19,7 @@ pub struct Breaker {
     phase: Phase,
     /// How many times it changed, so that a ticket of an earlier state can be told.
     epoch: u64,
-    window: Calls,
+    window: Window,
     failures_in_row: u32,
     /// Until when the peer asked not to be called.
     asked_until: Option<Instant>,
@@ -28,97 +29,13 @@ pub struct Breaker {
     changes: VecDeque<Change>,
 }
 
-/// The right to make one call, in the state in which it was given.
-#[derive(Debug)]
-#[must_use]
-pub struct Ticket {
-    epoch: u64,
-}
-
-/// How a call went.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    /// Whether it failed.
-    pub failed: bool,
-    /// How long it took.
-    pub elapsed: Duration,
-    /// How long the peer asks to be left alone.
-    pub retry_after: Option<Duration>,
-}
-
-/// Why a call may not be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The state that refuses: open, half-open or forced open.
-    pub state: State,
-    /// How long that may last at most, where it ends by itself.
-    pub retry_after: Option<Duration>,
-}
-
-/// A step from one state to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The state it left.
-    pub from: State,
-    /// The state it is in.
-    pub to: State,
-}
-
-/// What a breaker knows.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Figures {
-    /// Its state.
-    pub state: State,
-    /// The calls it judges by: those in the window; of an open breaker those that opened it; of a half-open one the
-    /// probes that came back. Nothing in the states that do not count.
-    pub calls: Tally,
-    /// The share of failures in `calls`, from 0 to 1; none below the minimum of calls.
-    pub failure_rate: Option<f64>,
-    /// The share of slow calls in `calls`, from 0 to 1; none below the minimum of calls.
-    pub slow_rate: Option<f64>,
-    /// How many calls were refused since the state began.
-    pub refused: u64,
-    /// How long it stays open; zero once the next call may probe.
-    pub retry_after: Option<Duration>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    Closed,
-    Open {
-        wait: Wait,
-        cause: Tally,
-    },
-    HalfOpen {
-        wait: Wait,
-        admitted: u32,
-        back: Tally,
-    },
-    ForcedOpen,
-    Disabled,
-    MetricsOnly,
-}
-
-#[derive(Clone, Debug)]
-enum Calls {
-    Last(CountWindow),
-    Within(TimeWindow),
-}
-
-/// A length of time from a moment on; unlike its end, it cannot lie beyond what the clock can hold.
-#[derive(Clone, Copy, Debug)]
-struct Wait {
-    since: Instant,
-    length: Duration,
-}
-
 impl Breaker {
     /// A closed breaker.
     pub fn new(settings: Settings, now: Instant) -> Self {
         Self {
             phase: Phase::Closed,
             epoch: 0,
-            window: Calls::new(settings.window, now),
+            window: settings.window.empty(now),
             settings,
             failures_in_row: 0,
             asked_until: None,
@@ -291,7 +208,7 @@ impl Breaker {
     /// starts empty.
     pub fn reconfigure(&mut self, settings: Settings, now: Instant) {
         if settings.window != self.settings.window {
-            self.window = Calls::new(settings.window, now);
+            self.window = settings.window.empty(now);
         }
         self.settings = settings;
     }
@@ -419,82 +336,9 @@ impl Breaker {
 
     fn minimum(&self) -> u32 {
         match self.settings.window {
-            Window::Calls(size) => self.settings.minimum_calls.min(size),
-            Window::Time(_) => self.settings.minimum_calls,
+            Span::Calls(size) => self.settings.minimum_calls.min(size),
+            Span::Time(_) => self.settings.minimum_calls,
         }
-    }
-}
-
-impl Call {
-    /// A success that took `elapsed`.
-    pub fn succeeded(elapsed: Duration) -> Self {
-        Self {
-            failed: false,
-            elapsed,
-            retry_after: None,
-        }
-    }
-
-    /// A failure that took `elapsed`.
-    pub fn failed(elapsed: Duration) -> Self {
-        Self {
-            failed: true,
-            ..Self::succeeded(elapsed)
-        }
-    }
-}
-
-impl Phase {
-    fn state(&self) -> State {
-        match self {
-            Self::Closed => State::Closed,
-            Self::Open { .. } => State::Open,
-            Self::HalfOpen { .. } => State::HalfOpen,
-            Self::ForcedOpen => State::ForcedOpen,
-            Self::Disabled => State::Disabled,
-            Self::MetricsOnly => State::MetricsOnly,
-        }
-    }
-}
-
-impl Calls {
-    fn new(window: Window, now: Instant) -> Self {
-        match window {
-            Window::Calls(calls) => Self::Last(CountWindow::new(calls)),
-            Window::Time(length) => Self::Within(TimeWindow::new(length, now)),
-        }
-    }
-
-    fn record(&mut self, now: Instant, failed: bool, slow: bool) {
-        match self {
-            Self::Last(window) => window.record(failed, slow),
-            Self::Within(window) => window.record(now, failed, slow),
-        }
-    }
-
-    fn tally(&mut self, now: Instant) -> Tally {
-        match self {
-            Self::Last(window) => window.tally(),
-            Self::Within(window) => window.tally(now),
-        }
-    }
-
-    fn clear(&mut self) {
-        match self {
-            Self::Last(window) => window.clear(),
-            Self::Within(window) => window.clear(),
-        }
-    }
-}
-
-impl Wait {
-    fn left(self, now: Instant) -> Duration {
-        self.length
-            .saturating_sub(now.saturating_duration_since(self.since))
-    }
-
-    fn is_over(self, now: Instant) -> bool {
-        self.left(now).is_zero()
     }
 }
 
@@ -730,6 +574,22 @@ mod tests {
             bench.call(true);
             assert_eq!(bench.left(), ms(wait));
         }
+    }
+
+    #[test]
+    fn what_the_peer_asked_before_a_close_is_forgotten() {
+        let mut bench = Bench::new(brittle());
+        let ticket = bench.acquire().expect("admitted");
+        let call = Call {
+            retry_after: Some(ms(9000)),
+            ..Call::failed(ms(1))
+        };
+        let now = bench.now();
+        bench.breaker.record(ticket, call, now, &mut bench.rng);
+        assert_eq!(bench.left(), ms(9000));
+        bench.breaker.close();
+        bench.call(true);
+        assert_eq!(bench.left(), ms(1000));
     }
 
     #[test]

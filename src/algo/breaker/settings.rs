@@ -1,4 +1,6 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::algo::window::{CountWindow, TimeWindow, Window};
 
 /// When a circuit breaker opens, for how long, and what closes it again.
 ///
@@ -9,7 +11,7 @@ pub struct Settings {
     pub(super) slow_call: Duration,
     pub(super) slow_rate: f64,
     pub(super) minimum_calls: u32,
-    pub(super) window: Window,
+    pub(super) window: Span,
     pub(super) consecutive_failures: u32,
     pub(super) open_wait: Duration,
     pub(super) open_multiplier: f64,
@@ -24,7 +26,7 @@ pub struct Settings {
 
 /// Which calls the rates are taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Window {
+pub(super) enum Span {
     Calls(u32),
     Time(Duration),
 }
@@ -95,7 +97,7 @@ impl Settings {
     #[track_caller]
     pub fn count_window(mut self, calls: u32) -> Self {
         assert!(calls > 0, "count_window must hold at least 1 call");
-        self.window = Window::Calls(calls);
+        self.window = Span::Calls(calls);
         self
     }
 
@@ -109,7 +111,7 @@ impl Settings {
     #[track_caller]
     pub fn time_window(mut self, length: Duration) -> Self {
         assert!(!length.is_zero(), "time_window must not be zero");
-        self.window = Window::Time(length);
+        self.window = Span::Time(length);
         self
     }
 
@@ -250,7 +252,7 @@ impl Default for Settings {
             // Out of reach.
             slow_rate: f64::INFINITY,
             minimum_calls: 20,
-            window: Window::Time(Duration::from_secs(10)),
+            window: Span::Time(Duration::from_secs(10)),
             consecutive_failures: u32::MAX,
             open_wait: Duration::from_secs(5),
             open_multiplier: 2.0,
@@ -261,6 +263,15 @@ impl Default for Settings {
             half_open_limit: None,
             await_all_probes: false,
             cancelled: Cancelled::Failure,
+        }
+    }
+}
+
+impl Span {
+    pub(super) fn empty(self, now: Instant) -> Window {
+        match self {
+            Self::Calls(calls) => Window::Last(CountWindow::new(calls)),
+            Self::Time(length) => Window::Within(TimeWindow::new(length, now)),
         }
     }
 }

@@ -7,7 +7,7 @@ use tower::Service;
 
 use super::{CircuitBreaker, CircuitBreakerFuture};
 use crate::algo::breaker::{Refusal, State};
-use crate::classify::Classify;
+use crate::classify::{Classify, Outcome};
 use crate::error::Rejected;
 
 /// The service of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
@@ -61,6 +61,16 @@ impl<S, C> CircuitBreakerService<S, C> {
         }
     }
 
+    /// Counts an error of readiness like a call, unless a call would be refused now.
+    fn count_unready(&self, outcome: Outcome) {
+        if self.breaker.refusal().is_some() {
+            return;
+        }
+        if let Ok(permit) = self.breaker.acquire() {
+            permit.record(outcome);
+        }
+    }
+
     /// A refusal, though the wait may have ended since the caller was told that there would be one.
     fn refuse(&self) -> Rejected {
         match self.breaker.try_acquire() {
@@ -93,9 +103,7 @@ where
         }
         self.readiness = Readiness::Inner;
         if let Poll::Ready(Err(error)) = &polled {
-            if let Ok(permit) = self.breaker.acquire() {
-                permit.record(self.classify.classify(Err(error)));
-            }
+            self.count_unready(self.classify.classify(Err(error)));
         }
         polled
     }
