@@ -402,6 +402,20 @@ async fn waiting_for_readiness_ends_at_the_deadline_with_the_real_error() {
     assert_eq!(tokens_left(&budget).await, 10);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_attempt_whose_turn_comes_after_the_deadline_is_not_made() {
+    let failing = good_from(9);
+    let calls = Arc::clone(&failing.calls);
+    let service = three_attempts().layer(failing);
+    let deadline = Deadline::within(Duration::from_millis(150));
+    let mut call = tokio_test::task::spawn(deadline.scope(service.oneshot(())));
+    assert!(call.poll().is_pending());
+    // The runtime was busy: the wait was over in time, but nobody came.
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert_eq!(call.await.unwrap_err().to_string(), "failure 1");
+    assert_eq!(calls.load(Relaxed), 1);
+}
+
 // What the peer asks for.
 
 fn overloaded(after: u64) -> RetryLayer<impl Rules<(), u16, BoxError> + Clone> {
