@@ -1,5 +1,8 @@
 //! What is tried again, when, with which request, and which answer the caller gets.
 
+// A test may panic, in its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::future::{Ready, ready};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -17,12 +20,15 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 type Answer = Result<u16, BoxError>;
 
+/// What readiness is after so many calls.
+type Readiness = fn(u32) -> Poll<Result<(), BoxError>>;
+
 /// Answers with a function of the number of the call, 1 for the first. It panics if called before it is ready.
 #[derive(Default)]
 struct Peer<F> {
     answer: F,
     calls: Arc<AtomicU32>,
-    readiness: Option<fn(u32) -> Poll<Result<(), BoxError>>>,
+    readiness: Option<Readiness>,
     ready: bool,
 }
 
