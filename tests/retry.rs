@@ -249,6 +249,15 @@ async fn a_request_that_cannot_be_copied_is_sent_once() {
     assert_eq!(error.to_string(), "failure 2");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_finished_call_holds_no_request_though_its_future_lives() {
+    let held = Arc::new(());
+    let failing = peer(|call, _: Arc<()>| if call < 2 { failure(call) } else { Ok(200) });
+    let mut call = std::pin::pin!(three_attempts().layer(failing).oneshot(Arc::clone(&held)));
+    call.as_mut().await.unwrap();
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
 // Refusals and the real error.
 
 #[tokio::test(start_paused = true)]
