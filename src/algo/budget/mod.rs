@@ -40,7 +40,7 @@ mod tests {
     use super::Budget;
     use super::counts::SECONDS;
 
-    fn start() -> Instant {
+    pub(super) fn start() -> Instant {
         crate::clock::now()
     }
 

@@ -62,7 +62,7 @@ fn a_refund_beside_a_withdrawal_is_worth_one_token() {
 
 /// A budget of one retry for each deposit, in up to two preemptions of a thread.
 fn model(run: impl Fn(Arc<Budget>, Instant) + Send + Sync + 'static) {
-    let now = crate::clock::now();
+    let now = super::tests::start();
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
     builder.check(move || run(Arc::new(Budget::new(1.0, 0)), now));
