@@ -1,5 +1,8 @@
 //! When a fallback answers, with what, and what it keeps of the request.
 
+// A test may panic, in its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

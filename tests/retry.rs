@@ -1,5 +1,8 @@
 //! What is tried again, when, with which request, and which answer the caller gets.
 
+// A test may panic, in its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::future::{Ready, ready};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -17,12 +20,15 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 type Answer = Result<u16, BoxError>;
 
+/// What readiness is after so many calls.
+type Readiness = fn(u32) -> Poll<Result<(), BoxError>>;
+
 /// Answers with a function of the number of the call, 1 for the first. It panics if called before it is ready.
 #[derive(Default)]
 struct Peer<F> {
     answer: F,
     calls: Arc<AtomicU32>,
-    readiness: Option<fn(u32) -> Poll<Result<(), BoxError>>>,
+    readiness: Option<Readiness>,
     ready: bool,
 }
 
@@ -243,6 +249,15 @@ async fn a_request_that_cannot_be_copied_is_sent_once() {
     assert_eq!(error.to_string(), "failure 2");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_finished_call_holds_no_request_though_its_future_lives() {
+    let held = Arc::new(());
+    let failing = peer(|call, _: Arc<()>| if call < 2 { failure(call) } else { Ok(200) });
+    let mut call = std::pin::pin!(three_attempts().layer(failing).oneshot(Arc::clone(&held)));
+    call.as_mut().await.unwrap();
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
 // Refusals and the real error.
 
 #[tokio::test(start_paused = true)]
@@ -400,6 +415,20 @@ async fn waiting_for_readiness_ends_at_the_deadline_with_the_real_error() {
     assert_eq!(error.to_string(), "failure 1");
     assert_eq!(clock::now() - start, Duration::from_secs(1));
     assert_eq!(tokens_left(&budget).await, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_whose_turn_comes_after_the_deadline_is_not_made() {
+    let failing = good_from(9);
+    let calls = Arc::clone(&failing.calls);
+    let service = three_attempts().layer(failing);
+    let deadline = Deadline::within(Duration::from_millis(150));
+    let mut call = tokio_test::task::spawn(deadline.scope(service.oneshot(())));
+    assert!(call.poll().is_pending());
+    // The runtime was busy: the wait was over in time, but nobody came.
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert_eq!(call.await.unwrap_err().to_string(), "failure 1");
+    assert_eq!(calls.load(Relaxed), 1);
 }
 
 // What the peer asks for.

@@ -66,10 +66,10 @@ where
             let answer = match this.state.as_mut().project() {
                 StateProj::Calling { call, kept } => {
                     let result = ready!(call.poll(cx));
+                    let kept = kept.take().expect("polled after completion");
                     if !this.policy.answer.applies(result.as_ref()) {
                         return Poll::Ready(result);
                     }
-                    let kept = kept.take().expect("polled after completion");
                     this.policy.answer.answer(kept, result)
                 }
                 StateProj::Answering { answer } => {

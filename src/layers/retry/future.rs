@@ -68,7 +68,25 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(self.as_mut().poll_answer(cx));
+        // A finished call holds nothing, however long its future is kept.
+        let this = self.project();
+        *this.plan = None;
+        *this.kept = None;
+        Poll::Ready(result)
+    }
+}
+
+impl<S, Req, R> RetryFuture<S, Req, R>
+where
+    S: Service<Req>,
+    R: Rules<Req, S::Response, S::Error>,
+{
+    fn poll_answer(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
@@ -98,10 +116,10 @@ where
                     State::Readying { timer: None }
                 }
                 StateProj::Readying { timer } => {
-                    let plan = this.plan.as_mut().expect("only a plan leads here");
+                    let plan = this.plan.as_mut().expect("polled after completion");
                     let Some(request) = ready!(plan.poll_ready(timer, cx)) else {
                         give_back(this.token);
-                        let kept = this.kept.take().expect("polled after completion");
+                        let kept = this.kept.take().expect("what an attempt ended with");
                         return Poll::Ready(kept);
                     };
                     if let Some(token) = this.token {

@@ -6,7 +6,7 @@ use crate::error::AsRejected;
 /// Which calls are tried again, and with what request.
 ///
 /// A closure of request and result that returns a `bool`, an [`Outcome`] or a [`Decision`] will do where requests
-/// are `Clone`:
+/// are `Clone` and errors [`AsRejected`]:
 ///
 /// ```
 /// use buttress::BoxError;

@@ -1,0 +1,110 @@
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use super::sync::{AtomicU64, Ordering::Relaxed};
+
+/// Lets a retry pass while the window holds fewer than a share of its first attempts, or than a floor.
+///
+/// The window is ten whole seconds, the one that is being filled included, counted from the first use. Every call
+/// deposits, so the counts are atomics and no call waits for another.
+#[derive(Debug)]
+pub struct Budget {
+    share: f64,
+    floor: f64,
+    origin: OnceLock<Instant>,
+    deposits: Window,
+    withdrawals: Window,
+}
+
+impl Budget {
+    /// A budget of `share` retries for each first attempt (0.2 is a fifth), and of `floor` a second, whichever is
+    /// more.
+    ///
+    /// # Panics
+    ///
+    /// If `share` is negative or not finite.
+    pub fn new(share: f64, floor: u32) -> Self {
+        assert!(
+            share.is_finite() && share >= 0.0,
+            "the share of a retry budget must not be {share}"
+        );
+        Self {
+            share,
+            floor: f64::from(floor) * SECONDS as f64,
+            origin: OnceLock::new(),
+            deposits: Window::default(),
+            withdrawals: Window::default(),
+        }
+    }
+
+    /// Counts a first attempt.
+    pub fn deposit(&self, now: Instant) {
+        self.deposits.add_if(self.second(now), || true);
+    }
+
+    /// Takes a retry out, if the budget has one left.
+    pub fn withdraw(&self, now: Instant) -> bool {
+        let second = self.second(now);
+        // Asked again where another withdrawal came first, so that two never share the last token. Only a race over
+        // the turn of a second can let one too many pass.
+        self.withdrawals.add_if(second, || {
+            let paid_for = (self.share * self.deposits.sum(second) as f64).max(self.floor);
+            // The product of a decimal share is a hair off: 0.29 of 100 is 28.999….
+            (self.withdrawals.sum(second) + 1) as f64 <= paid_for + 1e-6
+        })
+    }
+
+    /// Puts back the retry that was taken out at `then`, because it was never made.
+    pub fn refund(&self, then: Instant) {
+        self.withdrawals.take_back(self.second(then));
+    }
+
+    /// The number of the second in which `now` lies.
+    fn second(&self, now: Instant) -> u64 {
+        let origin = *self.origin.get_or_init(|| now);
+        now.saturating_duration_since(origin).as_secs()
+    }
+}
+
+/// How many there were in each of the last ten seconds. Each slot holds the number of its second in the upper half
+/// and the count in the lower, so that one exchange moves it on.
+///
+/// All orderings are relaxed: a slot guards nothing but itself.
+#[derive(Debug, Default)]
+struct Window([AtomicU64; SECONDS as usize]);
+
+impl Window {
+    fn add_if(&self, second: u64, allowed: impl Fn() -> bool) -> bool {
+        self.slot(second)
+            .fetch_update(Relaxed, Relaxed, |slot| {
+                let newer = slot.max(second << 32);
+                allowed().then_some(newer + 1)
+            })
+            .is_ok()
+    }
+
+    fn take_back(&self, second: u64) {
+        // Nothing to do where the slot has moved on: the window has forgotten the retry already.
+        let _ = self.slot(second).fetch_update(Relaxed, Relaxed, |slot| {
+            (slot >> 32 == second && count(slot) > 0).then(|| slot - 1)
+        });
+    }
+
+    fn sum(&self, second: u64) -> u64 {
+        let slots = self.0.iter().map(|slot| slot.load(Relaxed));
+        slots
+            .filter(|slot| (slot >> 32) + SECONDS > second)
+            .map(count)
+            .sum()
+    }
+
+    fn slot(&self, second: u64) -> &AtomicU64 {
+        &self.0[(second % SECONDS) as usize]
+    }
+}
+
+fn count(slot: u64) -> u64 {
+    slot & u64::from(u32::MAX)
+}
+
+pub(super) const SECONDS: u64 = 10;

@@ -1,0 +1,69 @@
+//! The counts on loom's primitives, so that the interleavings of deposits, withdrawals and refunds are run through.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use loom::thread;
+
+use self::counts::Budget;
+
+mod sync {
+    pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
+}
+
+#[path = "counts.rs"]
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+mod counts;
+
+#[test]
+fn two_threads_do_not_share_the_last_token() {
+    model(|budget, now| {
+        budget.deposit(now);
+        let other = {
+            let budget = Arc::clone(&budget);
+            thread::spawn(move || budget.withdraw(now))
+        };
+        let mine = budget.withdraw(now);
+        assert!(mine != other.join().unwrap());
+    });
+}
+
+#[test]
+fn no_deposit_is_lost_at_the_turn_of_a_slot() {
+    model(|budget, now| {
+        budget.deposit(now);
+        let later = now + Duration::from_secs(10);
+        let other = {
+            let budget = Arc::clone(&budget);
+            thread::spawn(move || budget.deposit(later))
+        };
+        budget.deposit(later);
+        other.join().unwrap();
+        assert!(budget.withdraw(later));
+        assert!(budget.withdraw(later));
+        assert!(!budget.withdraw(later), "the first deposit is forgotten");
+    });
+}
+
+#[test]
+fn a_refund_beside_a_withdrawal_is_worth_one_token() {
+    model(|budget, now| {
+        budget.deposit(now);
+        assert!(budget.withdraw(now));
+        let other = {
+            let budget = Arc::clone(&budget);
+            thread::spawn(move || budget.refund(now))
+        };
+        let early = budget.withdraw(now);
+        other.join().unwrap();
+        assert!(early != budget.withdraw(now));
+    });
+}
+
+/// A budget of one retry for each deposit, in up to two preemptions of a thread.
+fn model(run: impl Fn(Arc<Budget>, Instant) + Send + Sync + 'static) {
+    let now = super::tests::start();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(2);
+    builder.check(move || run(Arc::new(Budget::new(1.0, 0)), now));
+}
