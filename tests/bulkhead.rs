@@ -85,16 +85,26 @@ async fn the_queue_is_bounded_in_length_and_in_time() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_past_the_deadline() {
     let bulkhead = Bulkhead::new("orders", 1).queue(1, 60 * SECOND);
-    let service = bulkhead.layer().layer(worker());
+    let mut service = bulkhead.layer().layer(worker());
     let _held = bulkhead.acquire().await.unwrap();
 
+    // Around the call and its future, around the future only, and around the call only.
     let began = clock::now();
-    let error = Deadline::within(SECOND)
-        .scope(service.oneshot(Work(SECOND)))
-        .await
-        .unwrap_err();
-    assert_eq!(reason(&error), Reason::DeadlineExceeded);
-    assert_eq!(clock::now() - began, SECOND);
+    for result in [
+        Deadline::within(SECOND)
+            .scope(service.clone().oneshot(Work(SECOND)))
+            .await,
+        Deadline::within(SECOND)
+            .scope(service.call(Work(SECOND)))
+            .await,
+        Deadline::within(SECOND)
+            .scope(async { service.call(Work(SECOND)) })
+            .await
+            .await,
+    ] {
+        assert_eq!(reason(&result.unwrap_err()), Reason::DeadlineExceeded);
+    }
+    assert_eq!(clock::now() - began, 3 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,6 +31,8 @@ use crate::error::Rejected;
 mod metrics;
 #[cfg(feature = "tracing")]
 mod tracing;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod words;
 
 #[cfg(feature = "metrics")]
 pub use self::metrics::MetricsObserver;

@@ -1,9 +1,90 @@
-use super::{Event, Observe};
+use tracing::{debug, info, warn};
+
+use super::{Event, Observe, words};
+use crate::algo::breaker::State;
 
 /// Turns events into `tracing` events of target `buttress`.
+///
+/// What happens once a call (refusals, retries, fallbacks) is told at `DEBUG`, what changes the picture at `INFO`,
+/// and what somebody should look at (a breaker opens, an instance is ejected, a registry fails or forgot an instance)
+/// at `WARN`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TracingObserver;
 
 impl Observe for TracingObserver {
-    fn on_event(&self, _event: &Event<'_>) {}
+    fn on_event(&self, event: &Event<'_>) {
+        match *event {
+            Event::Refused(rejected) => debug!(
+                target: TARGET,
+                layer = rejected.layer(),
+                name = rejected.name(),
+                reason = words::reason(rejected.reason()),
+                retry_after = rejected.wait_hint().map(tracing::field::debug),
+                "call refused"
+            ),
+            Event::StateChanged { breaker, from, to } => {
+                let (from, to_word) = (words::state(from), words::state(to));
+                if matches!(to, State::Open | State::ForcedOpen) {
+                    warn!(target: TARGET, name = breaker, from, to = to_word, "circuit breaker changed");
+                } else {
+                    info!(target: TARGET, name = breaker, from, to = to_word, "circuit breaker changed");
+                }
+            }
+            Event::Retrying {
+                retry,
+                attempt,
+                wait,
+            } => debug!(target: TARGET, name = retry, attempt, ?wait, "retrying"),
+            Event::BudgetExhausted { retry } => {
+                debug!(target: TARGET, name = retry, "retry budget exhausted");
+            }
+            Event::FellBack { fallback } => {
+                debug!(target: TARGET, name = fallback, "fallback answered");
+            }
+            Event::Ejected {
+                service,
+                instance,
+                wait,
+            } => warn!(target: TARGET, service, instance, ?wait, "instance ejected"),
+            Event::Returned { service, instance } => {
+                info!(target: TARGET, service, instance, "instance returned");
+            }
+            Event::InstancesChanged {
+                service,
+                instances,
+                held,
+            } => info!(target: TARGET, service, instances, held, "instances changed"),
+            Event::RegistryFailed {
+                registry,
+                service,
+                error,
+                wait,
+            } => warn!(target: TARGET, registry, service, error, ?wait, "registry failed"),
+            Event::RegistryRecovered { registry, service } => {
+                info!(target: TARGET, registry, service, "registry recovered");
+            }
+            Event::Registered {
+                registry,
+                service,
+                instance,
+                again: false,
+            } => info!(target: TARGET, registry, service, instance, "instance registered"),
+            Event::Registered {
+                registry,
+                service,
+                instance,
+                again: true,
+            } => warn!(
+                target: TARGET,
+                registry, service, instance, "instance registered again: the registry had forgotten it"
+            ),
+            Event::Deregistered {
+                registry,
+                service,
+                instance,
+            } => info!(target: TARGET, registry, service, instance, "instance deregistered"),
+        }
+    }
 }
+
+const TARGET: &str = "buttress";

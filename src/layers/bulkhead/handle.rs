@@ -208,11 +208,17 @@ impl Future for Acquire {
             StateProj::Waiting {
                 place,
                 end,
-                timer,
+                mut timer,
                 bulkhead,
             } => match place.poll(cx) {
                 Poll::Ready(permit) => Ok(permit),
                 Poll::Pending => {
+                    // A deadline can be in force around this future and not have been around the call.
+                    let at = timer.deadline().into_std();
+                    if let Some(nearer) = Deadline::current().filter(|it| it.instant() < at) {
+                        timer.as_mut().reset(nearer.instant().into());
+                        *end = Reason::DeadlineExceeded;
+                    }
                     ready!(timer.poll(cx));
                     Err((bulkhead.clone(), *end))
                 }

@@ -1,0 +1,31 @@
+//! States and reasons in one word each, as labels and fields want them.
+
+use crate::algo::breaker::State;
+use crate::error::Reason;
+
+pub(super) fn state(state: State) -> &'static str {
+    match state {
+        State::Closed => "closed",
+        State::Open => "open",
+        State::HalfOpen => "half_open",
+        State::ForcedOpen => "forced_open",
+        State::Disabled => "disabled",
+        State::MetricsOnly => "metrics_only",
+    }
+}
+
+pub(super) fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::TimedOut { .. } => "timed_out",
+        Reason::DeadlineExceeded => "deadline_exceeded",
+        Reason::Full { .. } => "full",
+        Reason::QueueFull { .. } => "queue_full",
+        Reason::WaitedTooLong { .. } => "waited_too_long",
+        Reason::Open => "open",
+        Reason::HalfOpen => "half_open",
+        Reason::ForcedOpen => "forced_open",
+        Reason::Unresolved => "unresolved",
+        Reason::NoInstance => "no_instance",
+        Reason::UnknownService => "unknown_service",
+    }
+}
