@@ -1,5 +1,7 @@
 //! The resolver and registrations, through the public API, in paused time.
 
+#![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
+
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -538,6 +540,17 @@ async fn a_service_that_never_resolves_is_refused_in_bounded_time_with_what_each
     let start = clock::now();
     watch.resolved().await.unwrap_err();
     assert_eq!(clock::now(), start);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_told_before_every_registry_had_its_moment() {
+    let empty = Fake::saying("empty", &[]);
+    let slow = Fake::new("slow", Mode::Silent);
+    let watch = Resolver::new(empty).or(slow.clone()).watch("orders");
+    clock::sleep(Duration::from_millis(500)).await;
+    assert_eq!(watch.snapshot().version(), 0);
+    slow.says(&["b"]);
+    assert_eq!(ids(watch.changed(0).await.instances()), ["b"]);
 }
 
 #[tokio::test(start_paused = true)]

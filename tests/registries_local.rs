@@ -1,5 +1,7 @@
 //! The registries without a server: memory, in paused time, and file, with real folders.
 
+#![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
