@@ -37,6 +37,7 @@ mod registry;
 mod resolver;
 mod service;
 mod snapshot;
+mod source;
 mod unresolved;
 mod watch;
 

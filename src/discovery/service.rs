@@ -3,14 +3,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::feed::{Feed, Heard};
-use super::guard::Guard;
+use super::feed::Heard;
 use super::instance::Instance;
-use super::registry::{Registry, RegistryError, Update};
+use super::registry::{RegistryError, Update};
 use super::resolver::Settings;
 use super::snapshot::Snapshot;
-use super::unresolved::{ResolveError, Said};
-use super::watch::{Shared, Source as Using, State};
+use super::source::Source;
+use super::unresolved::ResolveError;
+use super::watch::{Shared, State, Using};
 use crate::clock;
 use crate::observe::Event;
 
@@ -24,27 +24,6 @@ pub(super) struct Service {
     settings: Arc<Settings>,
     shared: Arc<Shared>,
     chain: Vec<Source>,
-}
-
-/// One registry of the chain, and what is known from it.
-struct Source {
-    registry: Arc<dyn Registry>,
-    feed: Option<Feed>,
-    asked_at: Instant,
-    guard: Guard,
-    answer: Option<Answer>,
-    failure: Option<Failure>,
-}
-
-struct Answer {
-    confirmed_at: Instant,
-    named: usize,
-    authoritative: bool,
-}
-
-struct Failure {
-    error: RegistryError,
-    retry_at: Option<Instant>,
 }
 
 impl Service {
@@ -87,13 +66,7 @@ impl Service {
                 }
                 continue;
             }
-            if source.feed.is_none() {
-                source.asked_at = now;
-                source.feed = Some(Feed::new(
-                    Arc::clone(&source.registry),
-                    Arc::clone(&self.name),
-                ));
-            }
+            source.ask(&self.name, now);
             wanted = !source.serves(&self.settings, now) && !source.is_awaited(now);
         }
     }
@@ -111,46 +84,15 @@ impl Service {
 
     fn hear(&mut self, index: usize, heard: Heard, now: Instant) {
         let source = &mut self.chain[index];
-        let (error, wait) = match heard {
+        match heard {
             Heard::Update(Update::Instances {
                 instances,
                 authoritative,
-            }) => {
-                source.answer = Some(Answer {
-                    confirmed_at: now,
-                    named: instances.len(),
-                    authoritative,
-                });
-                source.guard.answer(instances, authoritative, now);
-                return self.recovered(index);
-            }
-            Heard::Update(Update::Confirmed) => {
-                // Without an answer before it there is nothing that could be confirmed.
-                let Some(answer) = &mut source.answer else {
-                    return;
-                };
-                answer.confirmed_at = now;
-                source.guard.confirm(now);
-                return self.recovered(index);
-            }
-            Heard::Update(Update::Failed(error)) => (error, None),
-            Heard::Ended { error, wait } => (error, Some(wait)),
-        };
-        source.guard.pause(now);
-        self.settings.observer.emit(&Event::RegistryFailed {
-            registry: source.registry.name(),
-            service: &self.name,
-            error: &error.message(),
-            wait: wait.unwrap_or_default(),
-        });
-        source.failure = Some(Failure {
-            error,
-            retry_at: wait.map(|wait| now + wait),
-        });
-    }
-
-    fn recovered(&mut self, index: usize) {
-        let source = &mut self.chain[index];
+            }) => source.answered(instances, authoritative, now),
+            Heard::Update(Update::Confirmed) => source.confirmed(now),
+            Heard::Update(Update::Failed(error)) => return self.failed(index, error, None, now),
+            Heard::Ended { error, wait } => return self.failed(index, error, Some(wait), now),
+        }
         if source.failure.take().is_some() {
             self.settings.observer.emit(&Event::RegistryRecovered {
                 registry: source.registry.name(),
@@ -159,50 +101,52 @@ impl Service {
         }
     }
 
+    fn failed(&mut self, index: usize, error: RegistryError, wait: Option<Duration>, now: Instant) {
+        let source = &mut self.chain[index];
+        self.settings.observer.emit(&Event::RegistryFailed {
+            registry: source.registry.name(),
+            service: &self.name,
+            error: &error.message(),
+            wait: wait.unwrap_or_default(),
+        });
+        source.failed(error, wait.map(|wait| now + wait), now);
+    }
+
     fn publish(&self, now: Instant) {
-        let serving = self
-            .chain
-            .iter()
-            .find(|source| source.serves(&self.settings, now));
+        let mut chain = self.chain.iter();
+        let serving = chain.find(|source| source.serves(&self.settings, now));
+        // One that has just been asked may know more than nothing: that is not told before it had its moment.
+        let is_open = serving.is_none() && self.chain.iter().any(|source| source.is_awaited(now));
         let previous = self.shared.snapshot.load_full();
-        let awaited = self.chain.iter().any(|source| source.is_awaited(now));
-        if serving.is_none() && awaited && !previous.instances.is_empty() {
-            // The next of the chain has just been asked: its answer replaces the set, rather than nothing.
+        if is_open && !previous.instances.is_empty() {
             return;
         }
 
-        let answered = || self.chain.iter().find(|source| source.answer.is_some());
-        let used = serving.or_else(answered);
+        let used = serving.or_else(|| self.chain.iter().find(|source| source.answer.is_some()));
         let snapshot = match used {
-            Some(_) => self.snapshot(serving, &previous),
-            None => None,
+            Some(_) if !is_open => self.snapshot(serving, &previous),
+            _ => None,
         };
-        let version = snapshot.as_ref().map_or(previous.version, |s| s.version);
-        let held = snapshot.as_ref().map_or(0, |s| s.held);
-        let count = snapshot.as_ref().map_or(0, |s| s.instances.len());
-        let has_changed = snapshot.is_some() && (previous.version > 0 || count > 0);
-        if let Some(snapshot) = snapshot {
-            self.shared.snapshot.store(Arc::new(snapshot));
+        let snapshot = snapshot.map(Arc::new);
+        if let Some(snapshot) = &snapshot {
+            self.shared.snapshot.store(Arc::clone(snapshot));
         }
         self.shared.state.send_replace(State {
-            version,
+            version: snapshot.as_ref().unwrap_or(&previous).version,
             is_decided: serving.is_some() || self.chain.iter().all(Source::says_none),
-            confirmed_at: used.and_then(|source| Some(source.answer.as_ref()?.confirmed_at)),
-            source: used.map_or(Using::Answering, |source| source.using(&self.settings, now)),
+            confirmed_at: used.and_then(Source::confirmed_at),
+            using: used.map_or(Using::Answering, |used| used.using(&self.settings, now)),
             unresolved: match serving {
                 Some(_) => ResolveError::default(),
                 None => self.unresolved(),
             },
-            retry_at: match serving {
-                Some(_) => None,
-                None => self.chain.iter().filter_map(Source::retry_at).min(),
-            },
+            retry_at: self.chain.iter().filter_map(Source::retry_at).min(),
         });
-        if has_changed {
+        if let Some(snapshot) = snapshot {
             self.settings.observer.emit(&Event::InstancesChanged {
                 service: &self.name,
-                instances: count,
-                held,
+                instances: snapshot.instances.len(),
+                held: snapshot.held,
             });
         }
     }
@@ -246,78 +190,9 @@ impl Service {
     fn wake(&self, now: Instant) -> Option<Instant> {
         let asked = self.chain.iter().filter(|source| source.feed.is_some());
         let due = asked.flat_map(|source| {
-            let awaited = source.is_awaited(now).then(|| source.asked_at + GRACE);
             let expiry = source.expiry(&self.settings).filter(|&at| at > now);
-            [source.guard.due(), awaited, expiry]
+            [source.guard.due(), source.awaited_until(now), expiry]
         });
         due.flatten().min()
     }
 }
-
-impl Source {
-    fn new(registry: Arc<dyn Registry>) -> Self {
-        Self {
-            registry,
-            feed: None,
-            asked_at: clock::now(),
-            guard: Guard::default(),
-            answer: None,
-            failure: None,
-        }
-    }
-
-    /// Whether there are instances from here that may be used.
-    fn serves(&self, settings: &Settings, now: Instant) -> bool {
-        !self.guard.is_empty() && !self.has_expired(settings, now)
-    }
-
-    /// Whether it was asked a moment ago and has neither answered nor failed.
-    fn is_awaited(&self, now: Instant) -> bool {
-        let is_silent = self.answer.is_none() && self.failure.is_none();
-        self.feed.is_some() && is_silent && now < self.asked_at + GRACE
-    }
-
-    /// Whether it answers that there is no instance.
-    fn says_none(&self) -> bool {
-        self.answer.is_some() && self.failure.is_none() && self.guard.is_empty()
-    }
-
-    /// When its instances become too old to use, if it goes on failing.
-    fn expiry(&self, settings: &Settings) -> Option<Instant> {
-        self.failure.as_ref()?;
-        let confirmed_at = self.answer.as_ref()?.confirmed_at;
-        Some(clock::after(confirmed_at, settings.max_stale?))
-    }
-
-    fn has_expired(&self, settings: &Settings, now: Instant) -> bool {
-        self.expiry(settings).is_some_and(|at| at <= now)
-    }
-
-    fn retry_at(&self) -> Option<Instant> {
-        self.failure.as_ref()?.retry_at
-    }
-
-    fn using(&self, settings: &Settings, now: Instant) -> Using {
-        let authoritative = self.answer.as_ref().is_some_and(|a| a.authoritative);
-        if self.has_expired(settings, now) {
-            Using::Expired
-        } else if self.guard.is_empty() {
-            Using::Empty { authoritative }
-        } else if self.failure.is_some() {
-            Using::Failing
-        } else {
-            Using::Answering
-        }
-    }
-
-    fn said(&self) -> Said {
-        match (&self.failure, &self.answer) {
-            (Some(failure), _) => Said::Failed(failure.error.clone()),
-            (None, Some(answer)) => Said::NoneUp(answer.named),
-            (None, None) => Said::Nothing,
-        }
-    }
-}
-
-/// How long the first answer of a registry is awaited before the next one in the chain is asked as well.
-const GRACE: Duration = Duration::from_secs(1);

@@ -124,11 +124,11 @@ impl Watch {
             return Freshness::Bootstrap;
         };
         let age = clock::now().saturating_duration_since(confirmed_at);
-        match state.source {
-            Source::Expired => Freshness::Expired { age },
-            Source::Empty { authoritative } => Freshness::Empty { authoritative },
-            Source::Failing => Freshness::Stale { age },
-            Source::Answering => Freshness::Fresh,
+        match state.using {
+            Using::Expired => Freshness::Expired { age },
+            Using::Empty { authoritative } => Freshness::Empty { authoritative },
+            Using::Failing => Freshness::Stale { age },
+            Using::Answering => Freshness::Fresh,
         }
     }
 }
@@ -173,17 +173,17 @@ pub(super) struct State {
     pub(super) is_decided: bool,
     /// When the registry in use last confirmed it.
     pub(super) confirmed_at: Option<Instant>,
-    /// How the registry in use does.
-    pub(super) source: Source,
+    /// What its instances are worth.
+    pub(super) using: Using,
     /// Without instances: why.
     pub(super) unresolved: ResolveError,
     /// When a registry that fails is asked again.
     pub(super) retry_at: Option<Instant>,
 }
 
-/// How the registry does from which the latest snapshot is.
+/// What the instances of a registry are worth.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Source {
+pub(super) enum Using {
     #[default]
     Answering,
     Failing,

@@ -106,7 +106,7 @@ pub enum Event<'a> {
         service: &'a str,
         /// What went wrong, without secrets.
         error: &'a str,
-        /// How long until it is asked again.
+        /// How long until it is asked again; zero if it says by itself when it can be.
         wait: Duration,
     },
     /// A registry answers again.

@@ -12,7 +12,7 @@
 //! and the value.
 //!
 //! An instance that registers is written into the file, so that several processes on one machine find one another
-//! without a server. Comments do not survive that, and an instance that crashes stays in the file.
+//! without a server. Comments do not survive that, and an instance that crashes stays in the file. Needs Rust 1.89.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -117,7 +117,7 @@ impl File {
 
     /// Waits for the lock, which goes with the handle or with the process. It is a file beside, because the file itself
     /// is replaced.
-    // The feature needs Rust 1.89, the default features do not.
+    // This feature needs Rust 1.89; the default features, for which `rust-version` stands, do not.
     #[allow(clippy::incompatible_msrv)]
     fn lock(&self) -> io::Result<fs::File> {
         let mut options = fs::OpenOptions::new();

@@ -11,10 +11,14 @@
 //! use buttress::{Instance, Registry, Resolver};
 //!
 //! let registry = Memory::new();
-//! let watch = Resolver::new(registry.clone()).watch("orders");
 //! let orders = Instance::new("orders-1", "10.0.0.7", 8080);
 //! registry.register("orders", &orders, Duration::MAX).await?;
-//! assert_eq!(watch.changed(1).await.instances().len(), 1);
+//! let watch = Resolver::new(registry.clone()).watch("orders");
+//! let known = watch.resolved().await?;
+//!
+//! registry.set_down(true);
+//! assert!(Resolver::new(registry).watch("orders").resolved().await.is_err());
+//! assert_eq!(watch.resolved().await?.version(), known.version());
 //! # Ok(())
 //! # }
 //! ```

@@ -1,0 +1,146 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::feed::Feed;
+use super::guard::Guard;
+use super::instance::Instance;
+use super::registry::{Registry, RegistryError};
+use super::resolver::Settings;
+use super::unresolved::Said;
+use super::watch::Using;
+use crate::clock;
+
+/// One registry of the chain, and what is known from it.
+pub(super) struct Source {
+    pub(super) registry: Arc<dyn Registry>,
+    /// Its watch, if it is asked.
+    pub(super) feed: Option<Feed>,
+    asked_at: Instant,
+    pub(super) guard: Guard,
+    pub(super) answer: Option<Answer>,
+    /// Why it does not answer at the moment.
+    pub(super) failure: Option<Failure>,
+}
+
+/// The last answer of a registry.
+pub(super) struct Answer {
+    confirmed_at: Instant,
+    named: usize,
+    authoritative: bool,
+}
+
+/// A failure that has not been followed by an answer.
+pub(super) struct Failure {
+    error: RegistryError,
+    retry_at: Option<Instant>,
+}
+
+impl Source {
+    pub(super) fn new(registry: Arc<dyn Registry>) -> Self {
+        Self {
+            registry,
+            feed: None,
+            asked_at: clock::now(),
+            guard: Guard::default(),
+            answer: None,
+            failure: None,
+        }
+    }
+
+    /// Begins to ask for `service`, unless that is under way.
+    pub(super) fn ask(&mut self, service: &Arc<str>, now: Instant) {
+        if self.feed.is_none() {
+            self.asked_at = now;
+            let registry = Arc::clone(&self.registry);
+            self.feed = Some(Feed::new(registry, Arc::clone(service)));
+        }
+    }
+
+    pub(super) fn answered(&mut self, instances: Vec<Instance>, authoritative: bool, now: Instant) {
+        self.answer = Some(Answer {
+            confirmed_at: now,
+            named: instances.len(),
+            authoritative,
+        });
+        self.guard.answer(instances, authoritative, now);
+    }
+
+    pub(super) fn confirmed(&mut self, now: Instant) {
+        if let Some(answer) = &mut self.answer {
+            answer.confirmed_at = now;
+        }
+        self.guard.confirm(now);
+    }
+
+    pub(super) fn failed(&mut self, error: RegistryError, retry_at: Option<Instant>, now: Instant) {
+        self.failure = Some(Failure { error, retry_at });
+        self.guard.pause(now);
+    }
+
+    /// Whether there are instances from here that may be used.
+    pub(super) fn serves(&self, settings: &Settings, now: Instant) -> bool {
+        !self.guard.is_empty() && !self.has_expired(settings, now)
+    }
+
+    /// Until when its first answer is awaited, if it was asked a moment ago and has neither answered nor failed.
+    pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
+        let is_silent = self.feed.is_some() && self.answer.is_none() && self.failure.is_none();
+        let until = self.asked_at + GRACE;
+        (is_silent && now < until).then_some(until)
+    }
+
+    pub(super) fn is_awaited(&self, now: Instant) -> bool {
+        self.awaited_until(now).is_some()
+    }
+
+    /// Whether it answers that there is no instance.
+    pub(super) fn says_none(&self) -> bool {
+        self.answer.is_some() && self.failure.is_none() && self.guard.is_empty()
+    }
+
+    /// When its instances become too old to use, if it goes on failing.
+    pub(super) fn expiry(&self, settings: &Settings) -> Option<Instant> {
+        self.failure.as_ref()?;
+        Some(clock::after(self.confirmed_at()?, settings.max_stale?))
+    }
+
+    fn has_expired(&self, settings: &Settings, now: Instant) -> bool {
+        self.expiry(settings).is_some_and(|at| at <= now)
+    }
+
+    /// When its instances were last known to be right.
+    pub(super) fn confirmed_at(&self) -> Option<Instant> {
+        Some(self.answer.as_ref()?.confirmed_at)
+    }
+
+    /// When it is asked again after a failure.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.failure.as_ref()?.retry_at
+    }
+
+    /// What its instances are worth.
+    pub(super) fn using(&self, settings: &Settings, now: Instant) -> Using {
+        let authoritative = self.answer.as_ref().is_some_and(|a| a.authoritative);
+        if self.has_expired(settings, now) {
+            Using::Expired
+        } else if self.guard.is_empty() {
+            Using::Empty { authoritative }
+        } else if self.failure.is_some() {
+            Using::Failing
+        } else {
+            Using::Answering
+        }
+    }
+
+    /// What it said, where it has no instance.
+    pub(super) fn said(&self) -> Said {
+        match (&self.failure, &self.answer) {
+            (Some(failure), _) => Said::Failed(failure.error.clone()),
+            (None, Some(answer)) => Said::NoneUp(answer.named),
+            (None, None) => Said::Nothing,
+        }
+    }
+}
+
+/// How long the first answer of a registry is awaited before the next one in the chain is asked as well.
+const GRACE: Duration = Duration::from_secs(1);
