@@ -1,5 +1,6 @@
 //! What Consul may say on the wire, and what is made of it.
 
+mod watching;
 mod wire;
 
 use std::time::Duration;
@@ -8,7 +9,8 @@ use buttress::clock;
 use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status, Update};
 use buttress::registries::consul::Consul;
 use serde_json::{Value, json};
-use wire::{Reply, Server, Watching};
+use watching::Watching;
+use wire::{Reply, Server};
 
 fn list(ids: &[&str]) -> String {
     let entry = |id: &&str| {
@@ -135,6 +137,19 @@ async fn without_a_leader_a_list_may_grow_but_not_shrink() {
 
     let (_server, watching2) = watching(vec![leaderless("7", &[])]).await;
     assert_eq!(watching2.error().await.kind(), ErrorKind::Failed);
+}
+
+#[tokio::test]
+async fn the_streaming_backend_never_knows_a_leader_and_is_believed() {
+    let headers = [
+        ("x-consul-index", "8"),
+        ("x-consul-knownleader", "false"),
+        ("x-consul-query-backend", "streaming"),
+    ];
+    let empty = Reply::new("200 OK", &headers, "[]");
+    let (_server, mut watching) = watching(vec![answer("7", &["a"]), empty]).await;
+    watching.instances().await;
+    assert_eq!(watching.instances().await, []);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What Eureka may say on the wire, and what is made of it.
 
+mod watching;
 mod wire;
 
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use buttress::clock;
 use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status, Update};
 use buttress::registries::eureka::Eureka;
 use serde_json::{Value, json};
-use wire::{Reply, Server, Watching};
+use watching::Watching;
+use wire::{Reply, Server};
 
 const FULL: &str = "GET /apps";
 const DELTA: &str = "GET /apps/delta";

@@ -33,7 +33,7 @@ impl Http {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(wrong(what, "its URL is neither http:// nor https://"));
         }
-        let password = url.password().unwrap_or_default().to_owned();
+        let written = [url.username(), url.password().unwrap_or_default()].map(str::to_owned);
         // The client moves the credentials out of the URL and into a header.
         let request = Client::new().get(url).build();
         let request = request.map_err(|error| wrong(what, error.without_url().to_string()))?;
@@ -53,13 +53,11 @@ impl Http {
         let header = http.basic.as_ref().and_then(|basic| basic.to_str().ok());
         let encoded = header.and_then(|header| header.strip_prefix("Basic "));
         http.keep_out(encoded.unwrap_or_default().into());
-        http.keep_out(
-            percent_decode_str(&password)
-                .decode_utf8_lossy()
-                .as_ref()
-                .into(),
-        );
-        http.keep_out(password.into());
+        for secret in written {
+            let meant = percent_decode_str(&secret).decode_utf8_lossy().into_owned();
+            http.keep_out(meant.into());
+            http.keep_out(secret.into());
+        }
         // A registry is a neighbour: the proxies of the environment are for what is far away.
         http.client(ClientBuilder::new().no_proxy())?;
         Ok(http)
@@ -81,11 +79,13 @@ impl Http {
     }
 
     /// Sends `token` in `header` with every request.
+    #[cfg(feature = "consul")]
     pub(super) fn token(&mut self, header: HeaderName, token: SecretString) {
         self.keep_out(token.clone());
         self.token = Some((header, token));
     }
 
+    #[cfg(feature = "consul")]
     pub(super) fn has_token(&self) -> bool {
         self.token.is_some()
     }

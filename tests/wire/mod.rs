@@ -1,14 +1,10 @@
 //! A server that says, byte for byte, what a test wants it to, and remembers what it was asked.
-#![allow(dead_code)] // No test uses all of it.
+#![allow(dead_code, unreachable_pub)] // No test uses all of it.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use buttress::clock;
-use buttress::discovery::{Instance, Registry, RegistryError, Update, Updates};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -152,66 +148,3 @@ async fn answer(
         Reply::Hang => std::future::pending().await,
     }
 }
-
-/// A watch under way.
-pub struct Watching {
-    pub updates: mpsc::Receiver<Update>,
-    pub ended: tokio::task::JoinHandle<RegistryError>,
-}
-
-impl Watching {
-    pub fn start(registry: &impl Registry, service: &str) -> Self {
-        let (sender, updates) = Updates::channel();
-        let ended = tokio::spawn(registry.watch(service, sender));
-        Self { updates, ended }
-    }
-
-    /// The next update, which must come within 20 s.
-    pub async fn next(&mut self) -> Update {
-        let next = tokio::time::timeout(PATIENCE, self.updates.recv()).await;
-        match next.expect("no update in time") {
-            Some(update) => update,
-            None => panic!("the watch ended: {:?}", (&mut self.ended).await),
-        }
-    }
-
-    /// The instances of the next update.
-    pub async fn instances(&mut self) -> Vec<Instance> {
-        match self.next().await {
-            Update::Instances {
-                instances,
-                authoritative,
-            } => {
-                assert!(!authoritative);
-                instances
-            }
-            other => panic!("expected instances, got {other:?}"),
-        }
-    }
-
-    /// The first list that `wanted` likes.
-    pub async fn until(&mut self, wanted: impl Fn(&[Instance]) -> bool) -> Vec<Instance> {
-        let began = clock::now();
-        let mut last = Vec::new();
-        loop {
-            if let Update::Instances { instances, .. } = self.next().await {
-                if wanted(&instances) {
-                    return instances;
-                }
-                last = instances;
-            }
-            assert!(
-                clock::now() - began < 3 * PATIENCE,
-                "never came; the last list was {last:?}"
-            );
-        }
-    }
-
-    /// Why it ended.
-    pub async fn error(mut self) -> RegistryError {
-        while self.updates.recv().await.is_some() {}
-        self.ended.await.unwrap()
-    }
-}
-
-pub const PATIENCE: Duration = Duration::from_secs(20);

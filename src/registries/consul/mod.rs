@@ -107,7 +107,9 @@ impl Consul {
                 "its answer has no X-Consul-Index, without which there is nothing to wait for";
             return Err(self.http.error(ErrorKind::Malformed, message));
         };
-        let led = header(headers, "x-consul-knownleader") != Some("false");
+        // Of the streaming backend, the header means nothing: it is always `false`.
+        let led = header(headers, "x-consul-knownleader") != Some("false")
+            || header(headers, "x-consul-query-backend") == Some("streaming");
         let filtered = header(headers, "x-consul-results-filtered-by-acls") == Some("true");
         let closed = header(headers, "x-consul-default-acl-policy") == Some("deny");
         let entries: Vec<Entry> = self.http.json(response).await?;

@@ -1,0 +1,225 @@
+//! Tokens and passwords show up in no `Debug`, no error and no log.
+
+mod watching;
+mod wire;
+
+use std::error::Error;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use buttress::discovery::{Instance, Registry, RegistryError, Status};
+use buttress::registries::consul::Consul;
+use buttress::registries::eureka::Eureka;
+use tracing_subscriber::filter::LevelFilter;
+use watching::Watching;
+use wire::{Reply, Server};
+
+const TOKEN: &str = "t0ken-0f-c0nsul";
+/// As it is in the URL, and as it is meant.
+const PASSWORD: [&str; 2] = ["pa55%2Fw0rd", "pa55/w0rd"];
+const USER: &str = "us3rname";
+/// Of `us3rname:pa55/w0rd`.
+const BASIC: &str = "dXMzcm5hbWU6cGE1NS93MHJk";
+
+/// Everything that is logged, at every level, by whatever crate.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+fn assert_clean(text: &str, whence: &str) {
+    for secret in [TOKEN, USER, BASIC].iter().chain(&PASSWORD) {
+        assert!(!text.contains(secret), "{secret} in {whence}: {text}");
+    }
+}
+
+fn assert_error_is_clean(error: &RegistryError) {
+    assert_clean(&format!("{error:?}"), "the error's Debug");
+    assert_clean(&format!("{error:#?}"), "the error's Debug");
+    assert_clean(&error.message(), "the error's message");
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        assert_clean(&format!("{error} {error:?}"), "the chain of sources");
+        next = error.source();
+    }
+}
+
+fn registries(address: &str) -> [Arc<dyn Registry>; 2] {
+    let url = format!("http://{USER}:{}@{address}/base", PASSWORD[0]);
+    let consul = Consul::new(&url).unwrap().token(TOKEN);
+    let eureka = Eureka::new(&url).unwrap().poll(Duration::from_millis(100));
+    for text in [
+        format!("{consul:?} {consul:#?}"),
+        format!("{eureka:?} {eureka:#?}"),
+    ] {
+        assert!(text.contains(address), "{text}");
+        assert_clean(&text, "the registry's Debug");
+    }
+    [Arc::new(consul), Arc::new(eureka)]
+}
+
+/// Does all that a registry can do, and looks at each error.
+async fn use_all(registry: &Arc<dyn Registry>) {
+    assert_clean(registry.name(), "the name");
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    let (sender, mut updates) = buttress::discovery::Updates::channel();
+    let watch = tokio::spawn(registry.watch("orders", sender));
+    while let Some(update) = updates.recv().await {
+        assert_clean(&format!("{update:?}"), "an update");
+    }
+    assert_error_is_clean(&watch.await.unwrap());
+    let results = [
+        registry
+            .register("orders", &instance, Duration::from_secs(9))
+            .await,
+        registry
+            .renew("orders", &instance, Status::Down)
+            .await
+            .map(|_| ()),
+        registry.deregister("orders", &instance).await,
+    ];
+    for error in results.into_iter().filter_map(Result::err) {
+        assert_error_is_clean(&error);
+    }
+}
+
+/// Answers as a careless server or proxy might: with all that it was told.
+fn echo(status: &'static str) -> impl Fn(usize, &wire::Request) -> Reply {
+    move |_, request| {
+        let told = format!(
+            "{TOKEN} {USER}:{} {} {BASIC} {}",
+            PASSWORD[0], PASSWORD[1], request.line
+        );
+        Reply::new(status, &[("x-consul-index", "1")], format!("\"{told}\""))
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_sent_and_shown_nowhere() {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+
+    // Success, then silence: what was logged of a success is looked at below.
+    let server = Server::start(|_, request| {
+        let body = match request.line.contains("apps") {
+            true => r#"{"applications":{"apps__hashcode":""}}"#,
+            false => "[]",
+        };
+        Reply::new("200 OK", &[("x-consul-index", "1")], body)
+    })
+    .await;
+    for registry in registries(&server.address) {
+        let (sender, mut updates) = buttress::discovery::Updates::channel();
+        let watch = tokio::spawn(registry.watch("orders", sender));
+        updates.recv().await.expect("a list");
+        updates.recv().await.expect("a confirmation");
+        watch.abort();
+        let instance = Instance::new("a", "10.0.0.1", 80);
+        registry
+            .register("orders", &instance, Duration::from_secs(9))
+            .await
+            .unwrap();
+        registry
+            .renew("orders", &instance, Status::Down)
+            .await
+            .unwrap();
+        registry.deregister("orders", &instance).await.unwrap();
+    }
+    let asked = server.asked();
+    assert!(
+        asked.iter().any(|request| request.head.contains(TOKEN)),
+        "the token was sent"
+    );
+    let basic = BASIC.to_ascii_lowercase();
+    assert!(
+        asked.iter().all(|request| request.head.contains(&basic)),
+        "the password was sent"
+    );
+    for request in asked {
+        assert_clean(&request.line, "the request line");
+        assert_clean(&request.body, "a body that was sent");
+    }
+
+    // Nobody there, and one that does not exist.
+    for address in ["127.0.0.1:1", "nowhere.invalid"] {
+        for registry in registries(address) {
+            use_all(&registry).await;
+        }
+    }
+    // Refusals and garbage, all of which repeat what they were told.
+    for status in [
+        "200 OK",
+        "302 Found",
+        "400 Bad Request",
+        "401 Unauthorized",
+        "403 Forbidden",
+        "500 Internal Server Error",
+    ] {
+        let server = Server::start(echo(status)).await;
+        for registry in registries(&server.address) {
+            use_all(&registry).await;
+        }
+    }
+    // No HTTP at all, and a connection that breaks off.
+    for raw in [format!("{TOKEN} {BASIC}\r\n\r\n"), String::new()] {
+        let server = Server::start(move |_, _| Reply::Raw(raw.clone().into_bytes())).await;
+        for registry in registries(&server.address) {
+            use_all(&registry).await;
+        }
+    }
+
+    let text = log.text();
+    assert!(
+        text.contains("TRACE hyper") || text.contains("TRACE hyper_util"),
+        "hyper was not heard: {text}"
+    );
+    for line in text.lines() {
+        assert_clean(line, "the log");
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_used_is_not_repeated() {
+    for url in [
+        format!("ftp://{USER}:{}@host", PASSWORD[0]),
+        format!("http://{USER}:{}@", PASSWORD[0]),
+        format!("http://{USER}:{}@host:99999", PASSWORD[0]),
+        format!("{USER}:{}@host", PASSWORD[0]),
+    ] {
+        assert_error_is_clean(&Consul::new(&url).unwrap_err());
+        assert_error_is_clean(&Eureka::new(&url).unwrap_err());
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_sent_is_not_repeated() {
+    let consul = Consul::new("http://127.0.0.1:1")
+        .unwrap()
+        .token(format!("{TOKEN}\u{1}"));
+    assert_error_is_clean(&Watching::start(&consul, "orders").error().await);
+}

@@ -1,0 +1,92 @@
+//! Watches under way, and the real servers that there may be.
+#![allow(dead_code, unreachable_pub)] // No test uses all of it.
+
+use std::time::{Duration, SystemTime};
+
+use buttress::clock;
+use buttress::discovery::{Instance, Registry, RegistryError, Update, Updates};
+use tokio::sync::mpsc;
+
+/// The value of an environment variable that names a server; without it, says on stderr what is left out.
+pub fn real(variable: &str) -> Option<String> {
+    let value = std::env::var(variable)
+        .ok()
+        .filter(|value| !value.is_empty());
+    if value.is_none() {
+        let test = std::thread::current();
+        let test = test.name().unwrap_or("a test").to_owned();
+        eprintln!("left out, since {variable} is not set: {test}");
+    }
+    value
+}
+
+/// A name that no other test and no earlier run has.
+pub fn unique(name: &str) -> String {
+    let now = clock::wall()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    format!("{name}-{:x}", now.as_nanos())
+}
+
+/// A watch under way.
+pub struct Watching {
+    pub updates: mpsc::Receiver<Update>,
+    pub ended: tokio::task::JoinHandle<RegistryError>,
+}
+
+impl Watching {
+    pub fn start(registry: &impl Registry, service: &str) -> Self {
+        let (sender, updates) = Updates::channel();
+        let ended = tokio::spawn(registry.watch(service, sender));
+        Self { updates, ended }
+    }
+
+    /// The next update, which must come within 20 s.
+    pub async fn next(&mut self) -> Update {
+        let next = tokio::time::timeout(PATIENCE, self.updates.recv()).await;
+        match next.expect("no update in time") {
+            Some(update) => update,
+            None => panic!("the watch ended: {:?}", (&mut self.ended).await),
+        }
+    }
+
+    /// The instances of the next update.
+    pub async fn instances(&mut self) -> Vec<Instance> {
+        match self.next().await {
+            Update::Instances {
+                instances,
+                authoritative,
+            } => {
+                assert!(!authoritative);
+                instances
+            }
+            other => panic!("expected instances, got {other:?}"),
+        }
+    }
+
+    /// The first list that `wanted` likes.
+    pub async fn until(&mut self, wanted: impl Fn(&[Instance]) -> bool) -> Vec<Instance> {
+        let began = clock::now();
+        let mut last = Vec::new();
+        loop {
+            if let Update::Instances { instances, .. } = self.next().await {
+                if wanted(&instances) {
+                    return instances;
+                }
+                last = instances;
+            }
+            assert!(
+                clock::now() - began < 3 * PATIENCE,
+                "never came; the last list was {last:?}"
+            );
+        }
+    }
+
+    /// Why it ended.
+    pub async fn error(mut self) -> RegistryError {
+        while self.updates.recv().await.is_some() {}
+        self.ended.await.unwrap()
+    }
+}
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
