@@ -1,17 +1,16 @@
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::flight::Flight;
-use super::member::{Member, Standing};
+use super::member::Standing;
+use super::picker::{Endpoint, Picker};
 use super::{InstanceView, NewEndpoint, Tried};
 use crate::algo::ejection::Settings;
-use crate::algo::pick::Choices;
 use crate::classify::Outcome;
 use crate::clock;
-use crate::discovery::{Instance, InstanceKey, Snapshot, Status, Watch};
+use crate::discovery::{Instance, Watch};
 use crate::observe::{Event, Observer};
 use crate::rng::ThreadRng;
 
@@ -25,38 +24,6 @@ pub(super) struct Fleet<S> {
     picker: ArcSwap<Picker<S>>,
     /// Held while the picker is replaced, or an instance is ejected or brought back.
     changes: Mutex<()>,
-}
-
-/// What a pick looks at. Immutable; another replaces it when the instances change.
-#[derive(Debug)]
-struct Picker<S> {
-    version: u64,
-    /// Those of the best rank first.
-    endpoints: Box<[Endpoint<S>]>,
-    /// Draws among the endpoints of the best rank.
-    choices: Choices,
-    /// How many are of the best rank.
-    candidates: usize,
-}
-
-#[derive(Debug)]
-struct Endpoint<S> {
-    instance: Arc<Instance>,
-    held: bool,
-    rank: Rank,
-    /// The weight relative to the mean.
-    share: f64,
-    member: Arc<Member<S>>,
-}
-
-/// Those of a lower rank are called only if there is nobody of a higher one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Live,
-    /// No longer in the registry, but not confirmed lost.
-    Held,
-    Weightless,
-    NotUp,
 }
 
 impl<S> Fleet<S> {
@@ -253,134 +220,151 @@ impl<S> Fleet<S> {
     }
 }
 
-impl<S> Picker<S> {
-    fn empty() -> Self {
-        Self {
-            version: 0,
-            endpoints: Box::default(),
-            choices: Choices::new(&[]),
-            candidates: 0,
+#[cfg(test)]
+mod tests {
+    use super::super::member::Member;
+    use super::super::picker::Rank;
+    use super::*;
+    use crate::discovery::{Snapshot, Status};
+
+    type New = fn(&Arc<Instance>) -> Arc<Instance>;
+
+    const NEW: New = Arc::clone;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn instance(id: &str) -> Instance {
+        Instance::new(id, "10.0.0.1", 80)
+    }
+
+    fn fleet(ids: &[&str]) -> Arc<Fleet<Arc<Instance>>> {
+        let watch = Watch::fixed("orders", ids.iter().map(|id| instance(id)));
+        let fleet = Fleet::new(watch, Settings::default(), Observer::default());
+        fleet.picker(&NEW);
+        Arc::new(fleet)
+    }
+
+    /// The registry names these instances now.
+    fn change(fleet: &Fleet<Arc<Instance>>, instances: impl IntoIterator<Item = Instance>) {
+        let snapshot = Snapshot::fixed("orders", instances);
+        let picker = fleet.picker.load().next(&snapshot, &NEW, fleet.now());
+        picker.lift_surplus(&fleet.ejection, fleet.now());
+        fleet.picker.store(Arc::new(picker));
+    }
+
+    fn member(fleet: &Fleet<Arc<Instance>>, id: &str) -> Arc<Member<Arc<Instance>>> {
+        let picker = fleet.picker.load();
+        let mut endpoints = picker.endpoints.iter();
+        let found = endpoints.find(|endpoint| endpoint.instance.id == id);
+        found.expect("known").member.clone()
+    }
+
+    /// Five calls to `id` fail.
+    fn fail(fleet: &Arc<Fleet<Arc<Instance>>>, id: &str) {
+        for _ in 0..5 {
+            Flight::begin(fleet, &member(fleet, id), fleet.now(), false).finish(Outcome::Failure);
         }
     }
 
-    /// The picker for `snapshot`. Who was known before stays who he was.
-    fn next<N>(&self, snapshot: &Snapshot, new: &N, now: Duration) -> Self
-    where
-        N: NewEndpoint<Service = S>,
-    {
-        let mut known: HashMap<InstanceKey, Arc<Member<S>>> = self
-            .endpoints
-            .iter()
-            .map(|endpoint| (endpoint.instance.key(), endpoint.member.clone()))
-            .collect();
-        let expected = self.median_cost(now);
-        let live = snapshot.live().len();
-        let mut endpoints: Vec<_> = (snapshot.instances().iter().enumerate())
-            .map(|(index, instance)| Endpoint {
-                instance: instance.clone(),
-                held: index >= live,
-                rank: Rank::of(instance, index >= live),
-                share: 1.0,
-                member: known
-                    .entry(instance.key())
-                    .or_insert_with(|| {
-                        Arc::new(Member::new(new.new_endpoint(instance), expected, now))
-                    })
-                    .clone(),
-            })
-            .collect();
-        // Stable: within a rank the registry's order stays.
-        endpoints.sort_by_key(|endpoint| endpoint.rank);
-
-        let best = endpoints.first().map(|endpoint| endpoint.rank);
-        let candidates = endpoints.partition_point(|endpoint| Some(endpoint.rank) == best);
-        let weights: Vec<u32> = endpoints[..candidates]
-            .iter()
-            .map(|endpoint| endpoint.instance.weight)
-            .collect();
-        let sum: f64 = weights.iter().copied().map(f64::from).sum();
-        if sum > 0.0 {
-            for (endpoint, &weight) in endpoints.iter_mut().zip(&weights) {
-                endpoint.share = f64::from(weight) * candidates as f64 / sum;
-            }
-        }
-        Self {
-            version: snapshot.version(),
-            endpoints: endpoints.into(),
-            choices: Choices::new(&weights),
-            candidates,
-        }
+    fn ejected(fleet: &Fleet<Arc<Instance>>) -> usize {
+        let picker = fleet.picker.load();
+        let candidates = picker.candidates().iter();
+        candidates.filter(|one| one.member.is_ejected()).count()
     }
 
-    /// Those that a pick chooses from.
-    fn candidates(&self) -> &[Endpoint<S>] {
-        &self.endpoints[..self.candidates]
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_weight_and_metadata_keeps_what_is_known() {
+        let fleet = fleet(&["a", "b"]);
+        let before = member(&fleet, "b");
+        fail(&fleet, "b");
+        change(
+            &fleet,
+            [
+                instance("a"),
+                instance("b").weight(7).metadata("v", "2").zone("z"),
+            ],
+        );
+        let after = member(&fleet, "b");
+        assert!(Arc::ptr_eq(&before, &after), "its service is kept as well");
+        assert!(after.is_ejected());
+        assert!(after.cost(fleet.now()) > 1.0);
     }
 
-    /// What a new instance is expected to cost: as much as half of the others do, so that it is tried soon but not
-    /// flooded.
-    fn median_cost(&self, now: Duration) -> Duration {
-        let working = self.candidates().iter();
-        let mut costs: Vec<f64> = working
-            .filter(|endpoint| !endpoint.member.is_ejected())
-            .map(|endpoint| endpoint.member.cost(now))
-            .collect();
-        if costs.is_empty() {
-            return FIRST_COST;
-        }
-        let middle = costs.len() / 2;
-        let (_, median, _) = costs.select_nth_unstable_by(middle, f64::total_cmp);
-        Duration::from_secs_f64(*median)
+    #[tokio::test(start_paused = true)]
+    async fn another_port_is_another_instance() {
+        let fleet = fleet(&["a", "b"]);
+        fail(&fleet, "b");
+        change(&fleet, [instance("a"), Instance::new("b", "10.0.0.1", 81)]);
+        assert!(!member(&fleet, "b").is_ejected());
     }
 
-    /// Brings back those whose ejection would end first, where so many others departed that the share of the ejected
-    /// is too high; returns them.
-    fn lift_surplus(&self, settings: &Settings, now: Duration) -> Vec<Arc<Instance>> {
-        let mut ejected: Vec<_> = self
-            .candidates()
-            .iter()
-            .filter(|endpoint| endpoint.member.is_ejected())
-            .collect();
-        let most = settings.most(self.candidates);
-        ejected.sort_by_key(|endpoint| endpoint.member.ejected_until());
-        ejected.truncate(ejected.len().saturating_sub(most));
-        for endpoint in &ejected {
-            let cost = Duration::from_secs_f64(endpoint.member.cost(now));
-            endpoint.member.bring_back(cost, now);
+    #[tokio::test(start_paused = true)]
+    async fn the_departed_do_not_count_among_those_that_may_be_ejected() {
+        let fleet = fleet(&["a", "b", "c", "d"]);
+        fail(&fleet, "a");
+        fail(&fleet, "b");
+        assert_eq!(ejected(&fleet), 2);
+        // The ejected ones leave: of the two others one may be ejected, not two.
+        change(&fleet, [instance("c"), instance("d")]);
+        fail(&fleet, "c");
+        fail(&fleet, "d");
+        assert_eq!(ejected(&fleet), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_healthy_depart_those_ejected_first_come_back() {
+        let fleet = fleet(&["a", "b", "c", "d", "e", "f"]);
+        for id in ["a", "b", "c"] {
+            fail(&fleet, id);
+            tokio::time::advance(3 * SECOND).await;
         }
-        ejected
-            .into_iter()
-            .map(|endpoint| endpoint.instance.clone())
-            .collect()
+        assert_eq!(ejected(&fleet), 3);
+        change(&fleet, ["a", "b", "c", "d"].map(instance));
+        assert_eq!(ejected(&fleet), 2);
+        assert!(!member(&fleet, "a").is_ejected());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_outcome_of_a_departed_instance_changes_nothing() {
+        let fleet = fleet(&["a", "b", "c", "d"]);
+        let gone = member(&fleet, "d");
+        change(&fleet, ["a", "b", "c"].map(instance));
+        for _ in 0..10 {
+            Flight::begin(&fleet, &gone, fleet.now(), false).finish(Outcome::Failure);
+        }
+        assert!(!gone.is_ejected());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_instance_is_expected_to_be_as_fast_as_the_others() {
+        let fleet = fleet(&["a", "b", "c"]);
+        for (id, seconds) in [("a", 1), ("b", 2), ("c", 9)] {
+            let member = member(&fleet, id);
+            member.bring_back(seconds * SECOND, fleet.now());
+        }
+        change(&fleet, ["a", "b", "c", "d"].map(instance));
+        assert_eq!(member(&fleet, "d").cost(fleet.now()), 2.0);
+    }
+
+    #[test]
+    fn ranks_put_the_live_before_the_held_and_the_rest_last() {
+        let order = [
+            Rank::of(&instance("a"), false),
+            Rank::of(&instance("a"), true),
+            Rank::of(&instance("a").weight(0), false),
+            Rank::of(&instance("a").status(Status::Down), false),
+        ];
+        assert!(order.is_sorted_by(|a, b| a < b));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_says_nothing_makes_room_at_once() {
+        let fleet = fleet(&["a", "b"]);
+        fail(&fleet, "b");
+        let b = member(&fleet, "b");
+        tokio::time::advance(11 * SECOND).await;
+        assert!(b.claim_probe(fleet.now()));
+        assert!(!b.claim_probe(fleet.now()));
+        Flight::begin(&fleet, &b, fleet.now(), true).finish(Outcome::Ignored);
+        assert!(b.claim_probe(fleet.now()));
     }
 }
-
-impl<S> Endpoint<S> {
-    /// What a further call is expected to cost. For equal weights it is latency × (in-flight + 1). With others what is
-    /// under way counts by weight, and an idle instance as much as any: those are drawn by weight already.
-    fn load(&self, now: Duration) -> f64 {
-        if self.member.is_ejected() {
-            // Drawn at all, it is due for its probe.
-            return 0.0;
-        }
-        let in_flight = self.member.in_flight() as f64;
-        self.member.cost(now) * (in_flight / self.share + 1.0)
-    }
-}
-
-impl Rank {
-    fn of(instance: &Instance, held: bool) -> Self {
-        if instance.status != Status::Up {
-            Self::NotUp
-        } else if instance.weight == 0 {
-            Self::Weightless
-        } else if held {
-            Self::Held
-        } else {
-            Self::Live
-        }
-    }
-}
-
-/// linkerd's guess for an instance that nothing is known of.
-const FIRST_COST: Duration = Duration::from_millis(30);

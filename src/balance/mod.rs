@@ -31,6 +31,7 @@ mod fleet;
 mod flight;
 mod future;
 mod member;
+mod picker;
 mod tried;
 
 use std::fmt;
