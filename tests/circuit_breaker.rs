@@ -349,6 +349,18 @@ async fn those_who_wait_are_woken_when_the_wait_is_over_and_when_a_probe_is_give
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_wait_are_woken_earlier_when_the_wait_is_cut_short() {
+    let (breaker, _) = breaker(brittle());
+    breaker.open_for(3600 * SECOND);
+    let begun = clock::now();
+    let mut waiting = task::spawn(breaker.ready());
+    assert_pending!(waiting.poll());
+    breaker.open_for(SECOND);
+    waiting.await;
+    assert_eq!(clock::now() - begun, SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listener_may_read_and_steer_the_breaker_and_hears_every_change_in_order() {
     #[derive(Clone, Default)]
     struct Meddler {

@@ -21,7 +21,7 @@ pub struct CircuitBreaker {
 struct Shared {
     name: Arc<str>,
     inner: Mutex<Inner>,
-    /// Told when the state changes and when a probe's place becomes free.
+    /// Told whenever a call may have become possible, or impossible.
     changed: Notify,
 }
 
@@ -80,38 +80,38 @@ impl CircuitBreaker {
     /// Goes by other settings from now on, in the state it is in and with what it counted; a window of another shape
     /// starts empty.
     pub fn reconfigure(&self, settings: Settings) {
-        self.with(|breaker, now| breaker.reconfigure(settings, now));
+        self.steer(|breaker, now| breaker.reconfigure(settings, now));
     }
 
     /// Closes it and forgets what it counted. The results of calls under way are dropped; so they are whenever the
     /// state changes.
     pub fn close(&self) {
-        self.with(|breaker, _| breaker.close());
+        self.steer(|breaker, _| breaker.close());
     }
 
     /// Opens it for `wait`, after which it probes as if it had opened by itself.
     pub fn open_for(&self, wait: Duration) {
-        self.with(|breaker, now| breaker.open_for(wait, now));
+        self.steer(|breaker, now| breaker.open_for(wait, now));
     }
 
     /// Lets the next calls probe.
     pub fn half_open(&self) {
-        self.with(|breaker, now| breaker.half_open(now));
+        self.steer(|breaker, now| breaker.half_open(now));
     }
 
     /// Refuses every call until [`close`](Self::close) or another state is set.
     pub fn force_open(&self) {
-        self.with(|breaker, _| breaker.force_open());
+        self.steer(|breaker, _| breaker.force_open());
     }
 
     /// Lets every call through, uncounted, until [`close`](Self::close) or another state is set.
     pub fn disable(&self) {
-        self.with(|breaker, _| breaker.disable());
+        self.steer(|breaker, _| breaker.disable());
     }
 
     /// Counts but never opens, until [`close`](Self::close) or another state is set: a dry run.
     pub fn metrics_only(&self) {
-        self.with(|breaker, _| breaker.metrics_only());
+        self.steer(|breaker, _| breaker.metrics_only());
     }
 
     /// Asks for one call, for work that is no service. Dropping the permit counts as a cancelled call.
@@ -141,7 +141,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Waits until its state changes or a probe's place becomes free.
+    /// Waits until a call may have become possible, or impossible.
     pub(super) async fn changed(self) {
         self.shared.changed.notified().await;
     }
@@ -173,6 +173,12 @@ impl CircuitBreaker {
             Some(wait) => rejected.retry_after(wait),
             None => rejected,
         })
+    }
+
+    /// A step by hand. It may make a call possible without a change of state: an open breaker may be told to wait less.
+    fn steer(&self, step: impl FnOnce(&mut Breaker, Instant)) {
+        self.with(step);
+        self.shared.changed.notify_waiters();
     }
 
     /// One step of the breaker; what changed is told once the lock is released.
