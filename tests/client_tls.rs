@@ -58,7 +58,7 @@ struct TlsServer {
 
 impl TlsServer {
     async fn start(name: &str) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let signed = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         let (certificate, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
         let config = RustlsConfig::from_pem(certificate.clone().into(), key.into());

@@ -10,7 +10,7 @@ use crate::balance::{Balance, NewEndpoint, SendFuture, Tried};
 use crate::classify::{Classify, Outcome};
 use crate::deadline::Deadline;
 use crate::discovery::{Instance, Watch};
-use crate::error::Error;
+use crate::error::{AsRejected, Error, Rejected};
 use crate::layers::bulkhead::{Bulkhead, BulkheadLayer};
 use crate::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::layers::retry::{Decision, RetryLayer, Rules};
@@ -119,22 +119,26 @@ impl<T: Transport> Rules<Call<T::Request>, T::Response, Error<T::Error>> for Tra
         call: &Call<T::Request>,
         result: Result<&T::Response, &Error<T::Error>>,
     ) -> Decision {
-        match result {
-            // The breaker, the balancer: what refused will refuse again.
-            Err(Error::Rejected(rejected)) if !rejected.is_timeout() => Decision::Done,
-            result => self.0.decide(&call.request, result),
-        }
+        self.0.decide(&call.request, result)
+    }
+
+    fn is_refusal(&self, error: &Error<T::Error>) -> bool {
+        refused_by(error).is_some()
     }
 }
 
 impl<T: Transport> Classify<T::Response, Error<T::Error>> for TransportRules<T> {
     fn classify(&self, result: Result<&T::Response, &Error<T::Error>>) -> Outcome {
         match result {
-            Err(Error::Rejected(rejected)) if !rejected.is_timeout() => Outcome::Ignored,
-            Err(Error::Rejected(_)) => Outcome::Failure,
+            Err(error) if refused_by(error).is_some() => Outcome::Ignored,
             result => self.0.classify(result),
         }
     }
+}
+
+/// The refusal of a layer that kept an attempt from the peer. A timeout did not.
+fn refused_by<E>(error: &Error<E>) -> Option<&Rejected> {
+    error.as_rejected().filter(|rejected| !rejected.is_timeout())
 }
 
 /// Sends each attempt to an instance not yet tried.

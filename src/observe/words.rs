@@ -26,6 +26,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::ForcedOpen => "forced_open",
         Reason::Unresolved => "unresolved",
         Reason::NoInstance => "no_instance",
-        Reason::UnknownService => "unknown_service",
+        Reason::NoService => "no_service",
+        Reason::TlsNotSetUp => "tls_not_set_up",
     }
 }
