@@ -294,6 +294,25 @@ async fn a_missing_file_is_an_error_and_not_an_empty_set() {
 }
 
 #[tokio::test]
+async fn a_folder_that_is_removed_and_made_again_is_followed() {
+    let folder = Folder::new();
+    folder.replace("instances.toml", &toml(&[1]));
+    let watch = Resolver::new(File::new(folder.path("instances.toml"))).watch("orders");
+    ports(&watch, &[1]).await;
+    fs::remove_dir_all(&folder.0).unwrap();
+    let noticed = async {
+        while watch.freshness() == Freshness::Fresh {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(secs(10), noticed).await.unwrap();
+    assert_eq!(watch.snapshot().instances().len(), 1);
+    fs::create_dir_all(&folder.0).unwrap();
+    folder.replace("instances.toml", &toml(&[2]));
+    ports(&watch, &[2]).await;
+}
+
+#[tokio::test]
 async fn a_missing_folder_and_a_strange_ending_are_errors() {
     let folder = Folder::new();
     let file = File::new(folder.path("nowhere/instances.toml"));

@@ -52,20 +52,24 @@ async fn run(registry: Arc<dyn Registry>, service: Arc<str>, heard: mpsc::Sender
     loop {
         let (updates, mut receiver) = Updates::channel();
         let mut watch = watch(Arc::clone(&registry), Arc::clone(&service), updates);
+        let mut has_answered = false;
         let error = loop {
             // Biased: what was sent before the watch ended is heard first.
             tokio::select! {
                 biased;
                 Some(update) = receiver.recv() => {
-                    backoff = Backoff::new();
+                    has_answered |= !matches!(update, Update::Failed(_));
                     let _ = heard.send(Heard::Update(update)).await;
                 }
                 error = &mut watch => break error,
             }
         };
         while let Ok(update) = receiver.try_recv() {
-            backoff = Backoff::new();
+            has_answered |= !matches!(update, Update::Failed(_));
             let _ = heard.send(Heard::Update(update)).await;
+        }
+        if has_answered {
+            backoff = Backoff::new();
         }
         let wait = backoff.next(&mut ThreadRng);
         let _ = heard.send(Heard::Ended { error, wait }).await;

@@ -88,10 +88,9 @@ impl File {
     fn read(&self) -> Result<Services, RegistryError> {
         let text = fs::read_to_string(&self.path)
             .map_err(|error| self.failed("cannot be read", ErrorKind::Unreachable, error))?;
-        let malformed = |message| RegistryError::new(self.name(), ErrorKind::Malformed, message);
         Format::of(&self.path)
             .and_then(|format| format.parse(&text))
-            .map_err(malformed)
+            .map_err(|message| self.malformed(message))
     }
 
     /// Reads the file, lets `change` change it, and writes it if it says that it did. No other process that does the
@@ -107,10 +106,11 @@ impl File {
         if !change(&mut services) {
             return Ok(());
         }
-        let malformed = |message| RegistryError::new(self.name(), ErrorKind::Malformed, message);
-        let format = Format::of(&self.path).map_err(malformed)?;
+        let text = Format::of(&self.path)
+            .and_then(|format| format.print(&services))
+            .map_err(|message| self.malformed(message))?;
         let fresh = self.beside("new");
-        fs::write(&fresh, format.print(&services))
+        fs::write(&fresh, text)
             .and_then(|()| fs::rename(&fresh, &self.path))
             .map_err(failed)
     }
@@ -139,6 +139,10 @@ impl File {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         }
+    }
+
+    fn malformed(&self, message: String) -> RegistryError {
+        RegistryError::new(Arc::clone(&self.name), ErrorKind::Malformed, message)
     }
 
     fn failed(
@@ -197,6 +201,10 @@ impl Registry for File {
                         Err(error) => {
                             if let Some(Ok(_)) = told {
                                 updates.confirmed().await;
+                            }
+                            // Nothing is heard of a folder that is gone, even when there is one again.
+                            if !this.folder().exists() {
+                                return error;
                             }
                             updates.failed(error).await;
                         }

@@ -48,17 +48,16 @@ impl Format {
         parsed.collect()
     }
 
-    /// `services` as text.
-    pub(super) fn print(self, services: &Services) -> String {
+    /// `services` as text, or why they cannot be written.
+    pub(super) fn print(self, services: &Services) -> Result<String, String> {
         let services: Map<_, _> = services
             .iter()
             .map(|(service, list)| (service.clone(), list.iter().map(print).collect()))
             .collect();
         let value = json!({ "instances": services });
         match self {
-            // Tables of strings, numbers and switches can always be written.
-            Self::Toml => toml::to_string(&value).unwrap_or_default(),
-            Self::Json => format!("{value:#}\n"),
+            Self::Toml => toml::to_string(&value).map_err(|error| error.to_string()),
+            Self::Json => Ok(format!("{value:#}\n")),
         }
     }
 }
@@ -306,7 +305,7 @@ mod tests {
             ("b.c d".to_owned(), Vec::new()),
         ]);
         for format in [Format::Toml, Format::Json] {
-            let text = format.print(&services);
+            let text = format.print(&services).unwrap();
             assert_eq!(format.parse(&text), Ok(services.clone()), "{text}");
         }
     }
