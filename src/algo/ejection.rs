@@ -58,7 +58,7 @@ impl Settings {
     }
 
     /// The longest an ejection lasts, jitter included. Default 5 min: an instance that works again is found within
-    /// that time. Shorter than the base time, it rules.
+    /// that time. Shorter than the base time, it rules. Above a year it is a year.
     ///
     /// # Panics
     ///
@@ -66,7 +66,7 @@ impl Settings {
     #[must_use]
     pub fn longest_time(mut self, time: Duration) -> Self {
         assert!(!time.is_zero(), "an ejection of no time would be none");
-        self.longest_time = time;
+        self.longest_time = time.min(YEAR);
         self
     }
 
@@ -151,6 +151,9 @@ impl History {
     }
 }
 
+/// So that a time added to it is within what a clock can hold.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +216,14 @@ mod tests {
             let settings = Settings::default().max_share(share);
             assert_eq!(settings.most(live), most, "{share} of {live}");
         }
+    }
+
+    #[test]
+    fn an_endless_time_is_a_year() {
+        let settings = Settings::default()
+            .base_time(Duration::MAX)
+            .longest_time(Duration::MAX);
+        assert_eq!(settings.wait(31, &mut Constant(0)), YEAR);
     }
 
     #[test]

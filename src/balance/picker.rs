@@ -86,8 +86,9 @@ impl<S> Picker<S> {
             .map(|endpoint| endpoint.instance.weight)
             .collect();
         let sum: f64 = weights.iter().copied().map(f64::from).sum();
-        if sum > 0.0 {
-            for (endpoint, &weight) in endpoints.iter_mut().zip(&weights) {
+        for (endpoint, &weight) in endpoints.iter_mut().zip(&weights) {
+            // One of weight 0 stands here beside others only where all are down: no share to hold it to.
+            if weight > 0 {
                 endpoint.share = f64::from(weight) * candidates as f64 / sum;
             }
         }
@@ -104,8 +105,7 @@ impl<S> Picker<S> {
         &self.endpoints[..self.candidates]
     }
 
-    /// What a new instance is expected to cost: as much as half of the others do, so that it is tried soon but not
-    /// flooded.
+    /// What a new instance is expected to cost: the median of the others, so that it is tried soon but not flooded.
     fn median_cost(&self, now: Duration) -> Duration {
         let working = self.candidates().iter();
         let mut costs: Vec<f64> = working
