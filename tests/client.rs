@@ -9,8 +9,11 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use buttress::algo::backoff::Backoff;
 use buttress::client::Policy;
 use buttress::error::Reason;
+use buttress::registries::consul::Consul;
+use buttress::registries::file::File;
 use buttress::registries::memory::Memory;
 use buttress::transport::reqwest::{Client, ClientError};
 use buttress::{Deadline, Instance, Rejected, Registry, Resolver};
@@ -77,10 +80,7 @@ async fn a_body_that_cannot_be_sent_again_is_sent_once() {
 #[tokio::test]
 async fn a_post_whose_connection_failed_is_tried_elsewhere() {
     let registry = Memory::new();
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = gone.local_addr().unwrap();
-    drop(gone);
-    register_at(&registry, "orders", nobody).await;
+    register_at(&registry, "orders", nobody().await).await;
     let server = Server::status(200).await;
     register(&registry, "orders", &server).await;
     let client = client(&registry);
@@ -94,10 +94,7 @@ async fn a_post_whose_connection_failed_is_tried_elsewhere() {
 #[tokio::test]
 async fn the_error_of_the_last_attempt_is_reqwests_own() {
     let registry = Memory::new();
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = gone.local_addr().unwrap();
-    drop(gone);
-    register_at(&registry, "orders", nobody).await;
+    register_at(&registry, "orders", nobody().await).await;
     let error = client(&registry).get("http://orders/").send().await.unwrap_err();
     let error = error.into_inner().expect("the error of the transport");
     assert!(error.is_connect(), "{error:?}");
@@ -141,12 +138,10 @@ async fn passing_through_is_for_hosts_that_are_no_services() {
 async fn nothing_passes_through_while_no_registry_can_be_asked() {
     let registry = Memory::new();
     registry.set_down(true);
-    let client = client(&registry).pass_through();
-    let error = Deadline::within(Duration::from_millis(200))
-        .scope(client.get("http://localhost:1/").send())
-        .await
-        .unwrap_err();
-    assert_eq!(rejected(&error).layer(), "resolver", "{error:?}");
+    let resolver = Resolver::new(registry).first_answer(Duration::from_millis(50));
+    let client = Client::new(reqwest::Client::new(), resolver).pass_through();
+    let error = client.get("http://localhost:1/").send().await.unwrap_err();
+    assert!(with_causes(&error).contains("it is down"), "{error:?}");
 }
 
 #[tokio::test]
@@ -155,13 +150,15 @@ async fn the_total_timeout_bounds_all_attempts() {
     let server = Server::start(|_| std::future::pending::<&str>()).await;
     register(&registry, "orders", &server).await;
     let policy = Policy::new()
-        .timeout(Duration::from_millis(150))
-        .attempt_timeout(Duration::from_millis(60));
+        .timeout(Duration::from_millis(300))
+        .attempt_timeout(Duration::from_millis(50))
+        .backoff(Backoff::constant(Duration::from_millis(1)))
+        .attempts(100);
     let client = client(&registry).policy("orders", policy);
 
     let error = client.get("http://orders/").send().await.unwrap_err();
     assert!(rejected(&error).is_timeout(), "{error:?}");
-    assert!(server.calls() >= 2, "the attempt's timeout came first");
+    assert!(server.calls() >= 2, "the timeout of an attempt ended the call");
 }
 
 #[tokio::test]
@@ -235,7 +232,46 @@ async fn calls_above_the_limit_are_refused() {
     first.abort();
 }
 
+#[tokio::test]
+async fn a_process_that_starts_while_the_registry_is_down_serves_from_the_file_behind_it() {
+    let server = Server::status(200).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("peers.toml");
+    let port = server.address.port();
+    let text = format!("[[instances.orders]]\nhost = '127.0.0.1'\nport = {port}\n");
+    std::fs::write(&path, text).unwrap();
+    let consul = Consul::new(&format!("http://{}", nobody().await)).unwrap();
+    let resolver = Resolver::new(consul).or(File::new(&path));
+    let client = Client::new(reqwest::Client::new(), resolver);
+
+    let answer = client.get("http://orders/").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let error = client.get("http://typo/").send().await.unwrap_err();
+    let text = with_causes(&error);
+    assert!(text.contains("consul at http://127.0.0.1:"), "{text}");
+    assert!(text.contains("refused"), "{text}");
+    assert!(text.contains("peers.toml: knows no such service"), "{text}");
+}
+
+#[tokio::test]
+async fn an_error_shows_neither_the_password_nor_the_query_of_its_url() {
+    let registry = Memory::new();
+    register_at(&registry, "orders", nobody().await).await;
+    let url = "http://user:hunter2@orders/7?token=hunter3";
+    let request = reqwest::Request::new(reqwest::Method::GET, url.parse().unwrap());
+    let error = client(&registry).execute(request).await.unwrap_err();
+    let text = format!("{error:?} {}", with_causes(&error));
+    assert!(text.contains("/7"), "{text}");
+    assert!(!text.contains("hunter"), "{text}");
+}
+
 type BoxError = buttress::BoxError;
+
+/// An address where nothing listens.
+async fn nobody() -> SocketAddr {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    gone.local_addr().unwrap()
+}
 
 fn client(registry: &Memory) -> Client {
     let resolver = Resolver::new(registry.clone());

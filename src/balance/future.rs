@@ -10,7 +10,7 @@ use super::flight::Flight;
 use super::{Balance, NewEndpoint, Tried};
 use crate::classify::Classify;
 use crate::discovery::{BoxFuture, Snapshot};
-use crate::error::{Reason, Rejected};
+use crate::error::Rejected;
 
 pin_project! {
     /// A call through a [`Balance`].
@@ -111,7 +111,7 @@ where
                 } => {
                     let picked = ready!(resolved.as_mut().poll(cx)).and_then(|_| {
                         // They may have gone since.
-                        let nobody = || balance.refused(Reason::NoInstance);
+                        let nobody = || balance.no_instance();
                         balance.pick(tried.as_ref()).ok_or_else(nobody)
                     });
                     let request = request.take().expect("polled after completion");

@@ -45,8 +45,6 @@ use self::fleet::Fleet;
 use self::flight::Flight;
 use crate::algo::ejection::Settings;
 use crate::classify::{Classify, ErrorsFail};
-use crate::clock;
-use crate::deadline::Deadline;
 use crate::discovery::{self, BoxFuture, Snapshot, Watch};
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
@@ -126,13 +124,13 @@ impl<N: NewEndpoint, C> Balance<N, C> {
 
     /// Sends `request` to an instance, if possible to none that was `tried` before, and marks it there as tried.
     ///
-    /// The instance is picked now, unless none is known yet; then the call waits until one is, for 5 s at most and not
-    /// past its [`Deadline`].
+    /// The instance is picked now, unless none is known yet; then the call waits as
+    /// [`Watch::resolved`] does.
     ///
     /// # Errors
     ///
-    /// What the instance's service gives, or [`Rejected`]: `Unresolved` if no instance is known, `NoInstance` if those
-    /// just found are gone again, `DeadlineExceeded` if the deadline passed first.
+    /// What the instance's service gives, or [`Rejected`]: `Unresolved` if no instance is known, `NoInstance` if none of
+    /// them is up or those just found are gone again.
     pub fn send<R>(&self, request: R, tried: Option<&Arc<Tried>>) -> SendFuture<N, C, R>
     where
         N::Service: Service<R> + Clone,
@@ -149,31 +147,17 @@ impl<N: NewEndpoint, C> Balance<N, C> {
         self.fleet.pick(&*self.new, tried)
     }
 
-    /// Waits until instances are known, and tells of it if none are.
+    /// Waits until instances are known.
     fn resolved(&self) -> BoxFuture<'static, Result<Arc<Snapshot>, Rejected>> {
-        let (watch, observer) = (self.fleet.watch.clone(), self.fleet.observer.clone());
-        let limit = clock::after(clock::now(), RESOLVE_WITHIN);
-        let (until, late) = match Deadline::current() {
-            Some(deadline) if deadline.instant() < limit => {
-                (deadline.instant(), Reason::DeadlineExceeded)
-            }
-            _ => (limit, Reason::Unresolved),
-        };
-        Box::pin(async move {
-            let reason = tokio::select! {
-                biased;
-                snapshot = watch.changed(0) => match snapshot.instances() {
-                    [] => Reason::Unresolved,
-                    _ => return Ok(snapshot),
-                },
-                () = clock::until(until) => late,
-            };
-            Err(refused(&watch, &observer, reason))
-        })
+        let watch = self.fleet.watch.clone();
+        Box::pin(async move { watch.resolved().await })
     }
 
-    fn refused(&self, reason: Reason) -> Rejected {
-        refused(&self.fleet.watch, &self.fleet.observer, reason)
+    /// The refusal where all instances that were found are gone again.
+    fn no_instance(&self) -> Rejected {
+        let service = self.fleet.watch.snapshot();
+        let rejected = Rejected::new("balance", Reason::NoInstance).named(service.service());
+        self.fleet.observer.refused(rejected)
     }
 
     fn with_fleet(mut self, settings: Settings, observer: Observer) -> Self {
@@ -237,12 +221,3 @@ pub struct InstanceView {
     /// If it is ejected: when one call will try whether it works again.
     pub ejected_until: Option<Instant>,
 }
-
-/// Refuses a call and tells of it.
-fn refused(watch: &Watch, observer: &Observer, reason: Reason) -> Rejected {
-    let snapshot = watch.snapshot();
-    observer.refused(Rejected::new("balance", reason).named(snapshot.service()))
-}
-
-/// How long a call waits for the first instance: long enough for a registry's first answer, too short to pile up calls.
-const RESOLVE_WITHIN: Duration = Duration::from_secs(5);

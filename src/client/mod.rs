@@ -27,7 +27,7 @@ use tower::{Service, ServiceExt};
 use crate::balance::InstanceView;
 use crate::deadline::Deadline;
 use crate::discovery::{BoxFuture, Freshness, Resolver, Watch};
-use crate::error::{Error, Rejected};
+use crate::error::{Error, Reason, Rejected};
 use crate::layers::bulkhead::Bulkhead;
 use crate::layers::circuit_breaker::CircuitBreaker;
 use crate::observe::Observer;
@@ -227,5 +227,8 @@ impl ServiceHandle {
 
 /// Whether every registry answered that it knows no such service.
 async fn is_unknown(watch: &Watch) -> bool {
-    watch.resolved().await.is_err() && matches!(watch.freshness(), Freshness::Empty { .. })
+    let Err(rejected) = watch.find().await else {
+        return false;
+    };
+    rejected.reason() == Reason::Unresolved && matches!(watch.freshness(), Freshness::Empty { .. })
 }

@@ -92,6 +92,13 @@ impl Watch {
     /// [`Reason::Unresolved`] if no registry names an instance, or [`Reason::NoInstance`] if none of those named is up.
     /// The source is a [`ResolveError`].
     pub async fn resolved(&self) -> Result<Arc<Snapshot>, Rejected> {
+        let observer = &self.handle.shared.observer;
+        let resolved = self.find().await;
+        resolved.map_err(|rejected| observer.refused(rejected))
+    }
+
+    /// As [`resolved`](Self::resolved), for a caller who has another way if there is no instance: nobody is told.
+    pub(crate) async fn find(&self) -> Result<Arc<Snapshot>, Rejected> {
         let shared = &self.handle.shared;
         let snapshot = self.snapshot();
         if !snapshot.instances().is_empty() {
@@ -114,7 +121,7 @@ impl Watch {
         if !snapshot.instances().is_empty() {
             return Ok(snapshot);
         }
-        Err(shared.observer.refused(shared.refusal(&snapshot)))
+        Err(shared.refusal(&snapshot))
     }
 
     /// How far the latest snapshot can be trusted.

@@ -204,7 +204,27 @@ fn send(
         // Bounds the body too, which is read after every layer is done.
         *request.timeout_mut() = Some(deadline.remaining(clock::now()));
     }
-    Box::pin(async move { client.execute(request).await.map_err(Error::Inner) })
+    Box::pin(async move {
+        let result = client.execute(request).await;
+        result.map_err(|error| match deadline {
+            // The timer that `reqwest` was given may go off just before that of the timeout layer.
+            Some(deadline) if error.is_timeout() && deadline.has_passed(clock::now()) => {
+                Rejected::new("timeout", Reason::DeadlineExceeded).into()
+            }
+            _ => Error::Inner(without_secrets(error)),
+        })
+    })
+}
+
+/// Takes out of the error's URL what may be a secret: the password and the query.
+fn without_secrets(mut error: ::reqwest::Error) -> ::reqwest::Error {
+    if let Some(url) = error.url_mut() {
+        url.set_query(None);
+        // A URL of `http` can have a user.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+    }
+    error
 }
 
 /// Whether the request itself is at fault, rather than the peer.
