@@ -103,9 +103,10 @@ impl Backoff {
             Jitter::Full => share(whole, rng),
             Jitter::Equal => whole - share(whole / 2, rng),
             Jitter::Decorrelated => {
-                let most = previous.max(self.base).saturating_mul(3);
-                let above = share(most - self.base, rng);
-                self.base.saturating_add(above).min(self.cap)
+                // The cap bounds what is drawn from rather than what was drawn: else most waits would be the cap.
+                let least = self.base.min(self.cap);
+                let most = previous.max(least).saturating_mul(3).min(self.cap);
+                least + share(most - least, rng)
             }
         }
     }
@@ -206,7 +207,7 @@ mod tests {
             (Decorrelated, 1, 0, 0.5, 200),
             (Decorrelated, 2, 200, 0.5, 350),
             (Decorrelated, 3, 500, 0.0, 100),
-            (Decorrelated, 3, 900, 0.5, 1000),
+            (Decorrelated, 3, 900, 0.5, 550),
         ];
         for (jitter, attempt, previous, draw, expected) in table {
             let wait = Backoff::exponential(ms(100), 2.0)

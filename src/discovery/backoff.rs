@@ -1,26 +1,28 @@
 use std::time::Duration;
 
 use crate::algo::Rng;
+use crate::algo::backoff::{self as algo, Jitter};
 
 /// Waits between attempts on a registry that fails: decorrelated jitter from 1 to 60 s, so that a fleet does not ask
-/// in step. Each wait is drawn between the shortest and three times the one before.
-///
-/// Source: M. Brooker, "Exponential Backoff And Jitter", 2015. The cap bounds the range drawn from rather than what was
-/// drawn; else most waits would end up being the cap itself.
+/// in step.
 #[derive(Debug)]
 pub(super) struct Backoff {
+    waits: algo::Backoff,
     last: Duration,
 }
 
 impl Backoff {
     pub(super) fn new() -> Self {
-        Self { last: SHORTEST }
+        let waits = algo::Backoff::constant(SHORTEST).cap(LONGEST);
+        Self {
+            waits: waits.jitter(Jitter::Decorrelated),
+            last: Duration::ZERO,
+        }
     }
 
     /// The next wait.
     pub(super) fn next(&mut self, rng: &mut impl Rng) -> Duration {
-        let longest = (self.last * 3).min(LONGEST);
-        self.last = SHORTEST + (longest - SHORTEST).mul_f64(rng.unit());
+        self.last = self.waits.wait(1, self.last, rng);
         self.last
     }
 }
