@@ -2,6 +2,7 @@
 //!
 //! A row's layer must let an answer through as it is, an error too (after retries, if it retries), and must hold as
 //! little as it can be set to, so that anything lost shows in the next call.
+#![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};

@@ -3,6 +3,7 @@
 //! `algo → error · classify · deadline · clock · observe · rng → layers → discovery → registries, balance → client →
 //! transport`: a room uses its own and what stands to the left of it. `algo` is std only, a layer never uses another
 //! layer, `registries` and `balance` do not know each other. Tests at the end of a file are free.
+#![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! What listeners may do, and what the built-in ones make of each event.
 #![cfg(all(feature = "metrics", feature = "tracing"))]
+#![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -10,8 +10,49 @@ use loom::thread;
 use self::slots::{Admission, Permit, Place, Slots};
 
 mod sync {
-    pub(super) use loom::sync::atomic::{AtomicUsize, Ordering};
+    use std::ops::Deref;
+
+    pub(super) use loom::sync::atomic::Ordering;
     pub(super) use loom::sync::{Arc, Mutex, MutexGuard};
+
+    /// Reads as it writes. loom remembers the last access to an atomic alone, so a load that follows another thread's
+    /// load hides it from the write that comes next, and an interleaving is lost.
+    #[derive(Debug)]
+    pub(super) struct AtomicUsize(loom::sync::atomic::AtomicUsize);
+
+    impl AtomicUsize {
+        pub(super) fn new(value: usize) -> Self {
+            Self(loom::sync::atomic::AtomicUsize::new(value))
+        }
+
+        pub(super) fn load(&self, _: Ordering) -> usize {
+            self.0.fetch_or(0, Ordering::AcqRel)
+        }
+
+        pub(super) fn fetch_update(
+            &self,
+            set: Ordering,
+            fetch: Ordering,
+            next: impl Fn(usize) -> Option<usize>,
+        ) -> Result<usize, usize> {
+            let mut seen = self.load(fetch);
+            while let Some(next) = next(seen) {
+                match self.0.compare_exchange(seen, next, set, fetch) {
+                    Ok(before) => return Ok(before),
+                    Err(now) => seen = now,
+                }
+            }
+            Err(seen)
+        }
+    }
+
+    impl Deref for AtomicUsize {
+        type Target = loom::sync::atomic::AtomicUsize;
+
+        fn deref(&self) -> &Self::Target {
+            &self.0
+        }
+    }
 }
 
 #[path = "slots.rs"]
@@ -45,6 +86,21 @@ fn a_slot_granted_to_one_who_gives_up_goes_to_the_next() {
         release.join().unwrap();
         give_up.join().unwrap();
         drop(second);
+        assert_idle(&slots);
+    });
+}
+
+#[test]
+fn a_newcomer_does_not_get_between_a_slot_and_who_waits_for_it() {
+    model(|| {
+        let slots = Slots::new(1);
+        let held = slots.try_take().unwrap();
+        let first = queue(&slots);
+        let release = thread::spawn(move || drop(held));
+        assert!(slots.try_take().is_none());
+        drop(block_on(poll_fn(|cx| first.poll(cx))));
+        release.join().unwrap();
+        drop(first);
         assert_idle(&slots);
     });
 }
