@@ -1,5 +1,6 @@
 //! Against the real Consul of `CONSUL_URL`, and the one of `CONSUL_ACL_URL` that denies what comes without
 //! `CONSUL_ACL_TOKEN`.
+#![allow(clippy::unwrap_used)] // In helpers too, which clippy does not know to be tests.
 
 mod watching;
 
@@ -200,7 +201,7 @@ async fn a_missing_or_wrong_token_is_a_clear_denial_and_the_right_one_opens() {
     let found = Watching::start(&right, &service)
         .until(is_one(Status::Up))
         .await;
-    assert_eq!(found, [instance.clone()]);
+    assert_eq!(found, std::slice::from_ref(&instance));
 
     let none = Consul::new(&url).unwrap();
     let wrong = Consul::new(&url)

@@ -1,4 +1,5 @@
 //! Against the real Eureka of `EUREKA_URL`.
+#![allow(clippy::unwrap_used)] // In helpers too, which clippy does not know to be tests.
 
 mod watching;
 

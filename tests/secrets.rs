@@ -1,4 +1,5 @@
 //! Tokens and passwords show up in no `Debug`, no error and no log.
+#![allow(clippy::unwrap_used)] // In helpers too, which clippy does not know to be tests.
 
 mod watching;
 mod wire;

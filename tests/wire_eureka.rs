@@ -1,4 +1,5 @@
 //! What Eureka may say on the wire, and what is made of it.
+#![allow(clippy::unwrap_used)] // In helpers too, which clippy does not know to be tests.
 
 mod watching;
 mod wire;

@@ -34,8 +34,10 @@ impl Http {
             return Err(wrong(what, "its URL is neither http:// nor https://"));
         }
         let written = [url.username(), url.password().unwrap_or_default()].map(str::to_owned);
+        // A registry is a neighbour: the proxies of the environment are for what is far away.
+        let client = build(what, ClientBuilder::new().no_proxy())?;
         // The client moves the credentials out of the URL and into a header.
-        let request = Client::new().get(url).build();
+        let request = client.get(url).build();
         let request = request.map_err(|error| wrong(what, error.without_url().to_string()))?;
         let mut base = request.url().clone();
         base.set_query(None);
@@ -45,7 +47,7 @@ impl Http {
         let mut http = Self {
             name: format!("{what} at {}", base.as_str().trim_end_matches('/')).into(),
             base,
-            client: Client::new(),
+            client,
             basic,
             token: None,
             secrets: Vec::new(),
@@ -58,23 +60,12 @@ impl Http {
             http.keep_out(meant.into());
             http.keep_out(secret.into());
         }
-        // A registry is a neighbour: the proxies of the environment are for what is far away.
-        http.client(ClientBuilder::new().no_proxy())?;
         Ok(http)
     }
 
     /// Replaces the client.
     pub(super) fn client(&mut self, builder: ClientBuilder) -> Result<(), RegistryError> {
-        self.client = builder
-            // A redirect would carry the token to whoever is named there.
-            .redirect(redirect::Policy::none())
-            // Eureka refuses what accepts an encoding but not gzip.
-            .no_brotli()
-            .no_deflate()
-            .no_zstd()
-            .connect_timeout(CONNECT)
-            .build()
-            .map_err(|error| wrong(&self.name, "no client can be built").caused_by(error))?;
+        self.client = build(&self.name, builder)?;
         Ok(())
     }
 
@@ -224,6 +215,19 @@ impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
+}
+
+fn build(registry: &str, builder: ClientBuilder) -> Result<Client, RegistryError> {
+    let builder = builder
+        // A redirect would carry the token to whoever is named there.
+        .redirect(redirect::Policy::none())
+        // Eureka refuses what accepts an encoding but not gzip.
+        .no_brotli()
+        .no_deflate()
+        .no_zstd()
+        .connect_timeout(CONNECT);
+    let client = builder.build();
+    client.map_err(|error| wrong(registry, "no client can be built").caused_by(error))
 }
 
 /// An error for settings with which nothing can be sent at all.

@@ -1,5 +1,5 @@
 //! Watches under way, and the real servers that there may be.
-#![allow(dead_code, unreachable_pub)] // No test uses all of it.
+#![allow(dead_code, unreachable_pub, clippy::print_stderr)] // No test uses all of it.
 
 use std::time::{Duration, SystemTime};
 

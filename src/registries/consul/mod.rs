@@ -1,7 +1,8 @@
 #![doc = include_str!("../../../docs/registries/consul.md")]
 
+mod health;
 mod pace;
-mod wire;
+mod registration;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,8 +11,9 @@ use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{ClientBuilder, Method, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 
+use self::health::Entry;
 use self::pace::Pace;
-use self::wire::{CheckUpdate, Entry, Service};
+use self::registration::{CheckUpdate, Service};
 use super::http::{Http, PATIENCE};
 use crate::clock;
 use crate::discovery::{
@@ -63,7 +65,7 @@ impl Consul {
         loop {
             clock::until(pace.next(clock::now())).await;
             let answer = self.health(service, index).await?;
-            index = wire::next_index(index, answer.index);
+            index = health::next_index(index, answer.index);
             if known.as_ref() == Some(&answer.instances) {
                 pace.unchanged();
                 updates.confirmed().await;
@@ -129,7 +131,7 @@ impl Consul {
         Ok(Answer {
             index,
             led,
-            instances: wire::instances(entries),
+            instances: health::instances(entries),
         })
     }
 
@@ -191,8 +193,14 @@ impl Registry for Consul {
         status: Status,
     ) -> BoxFuture<'static, Result<Renewal, RegistryError>> {
         let requests = [
-            self.update(&wire::lease(&instance.id), &CheckUpdate::new(Status::Up)),
-            self.update(&wire::state(&instance.id), &CheckUpdate::new(status)),
+            self.update(
+                &registration::lease(&instance.id),
+                &CheckUpdate::new(Status::Up),
+            ),
+            self.update(
+                &registration::state(&instance.id),
+                &CheckUpdate::new(status),
+            ),
         ];
         let consul = self.clone();
         Box::pin(async move {

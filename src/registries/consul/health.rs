@@ -1,10 +1,10 @@
-//! Consul's JSON.
+//! What Consul says of a service.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::registration::{STATE, told};
 use crate::discovery::{Instance, Status};
 
 /// The index to wait beyond, after one that was asked with `asked` was answered with `heard`.
@@ -12,17 +12,6 @@ use crate::discovery::{Instance, Status};
 /// An index that goes backwards means that the server's state is a new one: ask at once. One of 0 would never block.
 pub(super) fn next_index(asked: u64, heard: u64) -> u64 {
     if heard < asked { 0 } else { heard.max(1) }
-}
-
-/// The check that is renewed by each heartbeat.
-pub(super) fn lease(id: &str) -> String {
-    format!("lease:{id}")
-}
-
-/// The check that tells the instance's own status. It is apart from the lease since Consul takes out what is critical
-/// for long, and an instance that is down but sends heartbeats is to stay.
-pub(super) fn state(id: &str) -> String {
-    format!("{STATE}{id}")
 }
 
 /// The instances of an answer, in an order that does not depend on the server.
@@ -102,9 +91,9 @@ struct Locality {
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Weights {
-    passing: u32,
-    warning: u32,
+pub(super) struct Weights {
+    pub(super) passing: u32,
+    pub(super) warning: u32,
 }
 
 impl Default for Weights {
@@ -188,125 +177,18 @@ impl Check {
             _ if self.id == "_node_maintenance" => Health::Maintenance,
             _ if !self.id.starts_with(STATE) => Health::Down,
             // The output is empty until the first heartbeat.
-            _ if self.output.is_empty() || self.output == text(Status::Starting) => {
+            _ if self.output.is_empty() || self.output == told(Status::Starting) => {
                 Health::Starting
             }
-            _ if self.output == text(Status::OutOfService) => Health::OutOfService,
+            _ if self.output == told(Status::OutOfService) => Health::OutOfService,
             _ => Health::Down,
         }
     }
 }
 
-/// What is registered.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct Service<'a> {
-    #[serde(rename = "ID")]
-    id: &'a str,
-    name: &'a str,
-    address: &'a str,
-    port: u16,
-    meta: BTreeMap<&'a str, &'a str>,
-    weights: Weights,
-    checks: [Ttl; 2],
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Ttl {
-    #[serde(rename = "CheckID")]
-    id: String,
-    name: &'static str,
-    #[serde(rename = "TTL")]
-    ttl: String,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deregister_critical_service_after: Option<String>,
-}
-
-impl<'a> Service<'a> {
-    pub(super) fn new(name: &'a str, instance: &'a Instance, ttl: Duration) -> Self {
-        let mut meta: BTreeMap<_, _> = (instance.metadata.iter())
-            .map(|(key, value)| (&**key, &**value))
-            .collect();
-        if let Some(zone) = &instance.zone {
-            meta.insert(ZONE, zone);
-        }
-        if instance.secure {
-            meta.insert(SECURE, "true");
-        }
-        let weight = instance.weight.clamp(1, HEAVIEST);
-        let lease = Ttl {
-            id: lease(&instance.id),
-            name: "Heartbeat",
-            ttl: milliseconds(ttl.max(Duration::from_millis(1))),
-            status: CheckUpdate::new(Status::Up).status,
-            deregister_critical_service_after: Some(milliseconds(ttl.max(LEAST_CRITICAL))),
-        };
-        let state = Ttl {
-            id: state(&instance.id),
-            name: "Status",
-            ttl: FOR_EVER.into(),
-            status: CheckUpdate::new(instance.status).status,
-            deregister_critical_service_after: None,
-        };
-        Self {
-            id: &instance.id,
-            name,
-            address: &instance.host,
-            port: instance.port,
-            meta,
-            weights: Weights {
-                passing: weight,
-                warning: weight,
-            },
-            checks: [lease, state],
-        }
-    }
-}
-
-/// What a heartbeat says of a check.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct CheckUpdate {
-    status: &'static str,
-    output: &'static str,
-}
-
-impl CheckUpdate {
-    pub(super) fn new(status: Status) -> Self {
-        Self {
-            status: match status {
-                Status::Up => "passing",
-                _ => "critical",
-            },
-            output: text(status),
-        }
-    }
-}
-
-fn text(status: Status) -> &'static str {
-    match status {
-        Status::Up => "up",
-        Status::Starting => "starting",
-        Status::OutOfService => "out of service",
-        Status::Down => "down",
-    }
-}
-
-fn milliseconds(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
-}
-
 /// Keys of the metadata, as Spring Cloud has them.
-const ZONE: &str = "zone";
-const SECURE: &str = "secure";
-const STATE: &str = "state:";
-const HEAVIEST: u32 = 65_535;
-/// Consul takes no less.
-const LEAST_CRITICAL: Duration = Duration::from_secs(60);
-/// Ten years.
-const FOR_EVER: &str = "87600h";
+pub(super) const ZONE: &str = "zone";
+pub(super) const SECURE: &str = "secure";
 
 #[cfg(test)]
 mod tests {
@@ -462,20 +344,5 @@ mod tests {
         );
         assert_eq!(entry(json!({}), json!({}), node).zone.as_deref(), Some("n"));
         assert_eq!(entry(json!({}), json!(null), json!(null)).zone, None);
-    }
-
-    #[test]
-    fn a_weight_beyond_what_consul_takes_is_brought_within() {
-        for (weight, sent) in [(0, 1), (7, 7), (1_000_000, 65_535)] {
-            let instance = Instance::new("a", "h", 80).weight(weight);
-            let service =
-                serde_json::to_value(Service::new("s", &instance, Duration::ZERO)).unwrap();
-            assert_eq!(service["Weights"]["Passing"], sent);
-            assert_eq!(service["Checks"][0]["TTL"], "1ms");
-            assert_eq!(
-                service["Checks"][0]["DeregisterCriticalServiceAfter"],
-                "60000ms"
-            );
-        }
     }
 }
