@@ -356,7 +356,9 @@ mod tests {
         assert!(b.claim_probe(fleet.now()));
         Flight::begin(&fleet, &b, fleet.now(), true).finish(Outcome::Success);
         let cost = b.cost(fleet.now());
-        early.map(|flight| flight.finish(Outcome::Failure));
+        for flight in early {
+            flight.finish(Outcome::Failure);
+        }
         assert!(!b.is_ejected());
         assert_eq!((b.cost(fleet.now()), b.in_flight()), (cost, 0));
     }
