@@ -326,7 +326,7 @@ async fn a_hanging_instance_loses_the_traffic_though_each_call_is_cancelled() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hanging_instance_does_not_draw_calls_as_time_goes_by() {
-    let world = World::new([("a", FAST), ("hangs", Act::Hang)]);
+    let world = World::new([("a", Act::Answer(ms(100))), ("hangs", Act::Hang)]);
     let balance = world.balance();
     for _ in 0..300 {
         tokio::spawn(balance.send((), None));
@@ -534,14 +534,14 @@ async fn a_cancelled_call_does_not_end_a_row_of_failures() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_classifier_ignores_is_not_counted() {
-    let world = World::new([("a", FAIL), ("b", FAIL)]);
+    let world = World::new([("a", Act::Fail(ms(500))), ("b", Act::Fail(ms(500)))]);
     let ignore = |_: Result<&String, &Failure>| Outcome::Ignored;
     let balance = world.balance().classify(ignore);
     let before = view(&balance, "a").latency;
     call(&balance, 100).await;
     for view in balance.instances() {
         assert_eq!(view.ejected_until, None);
-        assert_eq!(view.latency, before);
+        assert!(view.latency <= before, "{view:?}");
     }
 }
 

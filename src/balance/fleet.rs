@@ -335,6 +335,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_success_ends_a_row_of_failures() {
+        let fleet = fleet(&["a", "b"]);
+        let b = member(&fleet, "b");
+        for _ in 0..9 {
+            for outcome in [Outcome::Failure; 4].into_iter().chain([Outcome::Success]) {
+                Flight::begin(&fleet, &b, fleet.now(), false).finish(outcome);
+                assert!(!b.is_ejected());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_from_before_an_ejection_are_no_news_after_the_return() {
+        let fleet = fleet(&["a", "b"]);
+        let b = member(&fleet, "b");
+        let early = [(); 9].map(|()| Flight::begin(&fleet, &b, fleet.now(), false));
+        fail(&fleet, "b");
+        tokio::time::advance(11 * SECOND).await;
+        assert!(b.claim_probe(fleet.now()));
+        Flight::begin(&fleet, &b, fleet.now(), true).finish(Outcome::Success);
+        let cost = b.cost(fleet.now());
+        for flight in early {
+            flight.finish(Outcome::Failure);
+        }
+        assert!(!b.is_ejected());
+        assert_eq!((b.cost(fleet.now()), b.in_flight()), (cost, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_new_instance_is_expected_to_be_as_fast_as_the_others() {
         let fleet = fleet(&["a", "b", "c"]);
         for (id, seconds) in [("a", 1), ("b", 2), ("c", 9)] {
