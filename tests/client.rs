@@ -1,4 +1,5 @@
 //! The client around `reqwest`, against servers on loopback.
+#![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use buttress::registries::consul::Consul;
 use buttress::registries::file::File;
 use buttress::registries::memory::Memory;
 use buttress::transport::reqwest::{Client, ClientError};
-use buttress::{Deadline, Instance, Rejected, Registry, Resolver};
+use buttress::{Deadline, Instance, Registry, Rejected, Resolver};
 use tokio::net::TcpListener;
 
 #[tokio::test]
@@ -29,7 +30,10 @@ async fn a_call_finds_an_instance_by_name_and_keeps_its_host() {
     register(&registry, "orders", &server.await).await;
     let client = client(&registry);
 
-    assert_eq!(text(client.get("http://orders/a?b=c")).await, "orders /a?b=c");
+    assert_eq!(
+        text(client.get("http://orders/a?b=c")).await,
+        "orders /a?b=c"
+    );
     assert_eq!(text(client.get("http://orders:99/")).await, "orders:99 /");
     let named = client.get("http://orders/").header("host", "shop.example");
     assert_eq!(text(named).await, "shop.example /");
@@ -44,7 +48,11 @@ async fn each_attempt_goes_to_an_instance_not_yet_tried() {
         register(&registry, "orders", &server).await;
         servers.push(server);
     }
-    let answer = client(&registry).get("http://orders/").send().await.unwrap();
+    let answer = client(&registry)
+        .get("http://orders/")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 200);
     for server in servers {
         assert!(server.calls() <= 1, "an instance was tried twice");
@@ -95,14 +103,22 @@ async fn a_post_whose_connection_failed_is_tried_elsewhere() {
 async fn the_error_of_the_last_attempt_is_reqwests_own() {
     let registry = Memory::new();
     register_at(&registry, "orders", nobody().await).await;
-    let error = client(&registry).get("http://orders/").send().await.unwrap_err();
+    let error = client(&registry)
+        .get("http://orders/")
+        .send()
+        .await
+        .unwrap_err();
     let error = error.into_inner().expect("the error of the transport");
     assert!(error.is_connect(), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_name_that_nobody_registered_says_who_was_asked() {
-    let error = client(&Memory::new()).get("http://nobody/").send().await.unwrap_err();
+    let error = client(&Memory::new())
+        .get("http://nobody/")
+        .send()
+        .await
+        .unwrap_err();
     let rejected = rejected(&error);
     assert_eq!(rejected.reason(), Reason::Unresolved);
     assert_eq!(rejected.name(), Some("nobody"));
@@ -158,7 +174,10 @@ async fn the_total_timeout_bounds_all_attempts() {
 
     let error = client.get("http://orders/").send().await.unwrap_err();
     assert!(rejected(&error).is_timeout(), "{error:?}");
-    assert!(server.calls() >= 2, "the timeout of an attempt ended the call");
+    assert!(
+        server.calls() >= 2,
+        "the timeout of an attempt ended the call"
+    );
 }
 
 #[tokio::test]
@@ -167,7 +186,11 @@ async fn the_timeout_of_a_request_bounds_the_whole_call() {
     let server = Server::start(|_| std::future::pending::<&str>()).await;
     register(&registry, "orders", &server).await;
     let request = client(&registry).get("http://orders/");
-    let error = request.timeout(Duration::from_millis(50)).send().await.unwrap_err();
+    let error = request
+        .timeout(Duration::from_millis(50))
+        .send()
+        .await
+        .unwrap_err();
     assert!(rejected(&error).is_timeout(), "{error:?}");
 }
 
@@ -296,7 +319,11 @@ async fn register(registry: &Memory, service: &str, server: &Server) {
 }
 
 async fn register_at(registry: &Memory, service: &str, address: SocketAddr) {
-    let instance = Instance::new(address.to_string(), address.ip().to_string(), address.port());
+    let instance = Instance::new(
+        address.to_string(),
+        address.ip().to_string(),
+        address.port(),
+    );
     let ttl = Duration::from_secs(3600);
     registry.register(service, &instance, ttl).await.unwrap();
 }

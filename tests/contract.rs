@@ -13,7 +13,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::BoxError;
+use buttress::algo::breaker;
 use buttress::layers::bulkhead::Bulkhead;
+use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::layers::fallback::FallbackLayer;
+use buttress::layers::retry::RetryLayer;
 use buttress::layers::timeout::TimeoutLayer;
 use tower::{Layer, Service, ServiceExt};
 
@@ -55,6 +59,14 @@ contract! {
         let bulkhead = Bulkhead::new("contract", 1).queue(1, HOUR);
         (bulkhead.layer(), move || bulkhead.in_flight() + bulkhead.waiting())
     };
+    circuit_breaker: (CircuitBreaker::new("contract", never_opens()).layer(), || 0);
+    retry: (RetryLayer::new(3), || 0);
+    retry_once: (RetryLayer::new(1), || 0);
+    fallback: (FallbackLayer::from_fn(|failed: Result<u8, BoxError>| failed), || 0);
+}
+
+fn never_opens() -> breaker::Settings {
+    breaker::Settings::default().minimum_calls(100)
 }
 
 /// A service under test. That its futures are `Send` is a law as well, and held here.

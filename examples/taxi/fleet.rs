@@ -107,7 +107,10 @@ impl Fleet {
     /// The clients of the instances that call others.
     pub fn clients(&self) -> Vec<Monitored> {
         let processes = self.processes();
-        processes.values().filter_map(|process| process.monitored.clone()).collect()
+        processes
+            .values()
+            .filter_map(|process| process.monitored.clone())
+            .collect()
     }
 
     /// Takes every instance out of the registry and ends it.
@@ -152,7 +155,9 @@ impl Monitored {
 
     /// What protects the calls to each of the services.
     pub fn handles(&self) -> impl Iterator<Item = ServiceHandle> {
-        self.services.iter().map(|service| self.client.service(service))
+        self.services
+            .iter()
+            .map(|service| self.client.service(service))
     }
 }
 

@@ -27,6 +27,8 @@ async fn book(calls: Calls, path: Path, number: u64) {
         km: 1 + ThreadRng.below(20) as u64,
     };
     let begun = calls.stats.begin_trip();
-    let answer = calls.post(path, "http://trips/trips", &wanted.id, &wanted).await;
+    let answer = calls
+        .post(path, "http://trips/trips", &wanted.id, &wanted)
+        .await;
     calls.stats.end_trip(path, begun, answer.is_ok());
 }

@@ -84,7 +84,13 @@ async fn run(args: &Args) -> Result<Report, BoxError> {
     let caller = Monitored::new(callers.protected.clone(), &["trips"]);
     let clients = {
         let fleet = fleet.clone();
-        move || fleet.clients().into_iter().chain([caller.clone()]).collect()
+        move || {
+            fleet
+                .clients()
+                .into_iter()
+                .chain([caller.clone()])
+                .collect()
+        }
     };
     stats.begin_phase(timeline::WARMING_UP);
     let load = tokio::spawn(load::generate(callers, args.rate));

@@ -17,7 +17,8 @@ use crate::stats::Stats;
 pub fn calls(registry: Arc<dyn Registry>, stats: Arc<Stats>) -> Calls {
     let resolver = Resolver::new(registry);
     let watches = SERVICES.map(|service| (service, resolver.watch(service)));
-    let backoff = Backoff::exponential(Duration::from_millis(10), 2.0).cap(Duration::from_millis(100));
+    let backoff =
+        Backoff::exponential(Duration::from_millis(10), 2.0).cap(Duration::from_millis(100));
     // The services answer within 30 ms.
     let peers = Policy::new()
         .timeout(Duration::from_secs(1))

@@ -28,7 +28,10 @@ impl Prices {
                 let (calls, cache) = (calls.clone(), cache.clone());
                 async move {
                     let price = ask(&calls, Path::Protected, km).await?;
-                    cache.lock().expect("nobody panics under it").insert(km, price);
+                    cache
+                        .lock()
+                        .expect("nobody panics under it")
+                        .insert(km, price);
                     Ok(price)
                 }
             })

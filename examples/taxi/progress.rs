@@ -47,7 +47,10 @@ impl Status {
             let open = handle.breaker().state() == State::Open;
             status.open_breakers += usize::from(open);
             let instances = handle.instances();
-            status.ejected += instances.iter().filter(|view| view.ejected_until.is_some()).count();
+            status.ejected += instances
+                .iter()
+                .filter(|view| view.ejected_until.is_some())
+                .count();
             if !matches!(handle.watch().freshness(), Freshness::Fresh) {
                 status.registry = "stale";
             } else if !handle.watch().snapshot().held().is_empty() {

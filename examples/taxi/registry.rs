@@ -68,7 +68,11 @@ impl TaxiRegistry {
             }
             RegistryArg::File(path) => {
                 tokio::fs::remove_file(aside(path)).await?;
-                let empty = if path.extension().is_some_and(|kind| kind == "json") { "{\"instances\":{}}" } else { "[instances]\n" };
+                let empty = if path.extension().is_some_and(|kind| kind == "json") {
+                    "{\"instances\":{}}"
+                } else {
+                    "[instances]\n"
+                };
                 tokio::fs::write(path, empty).await?;
             }
             RegistryArg::Consul(_) | RegistryArg::Eureka(_) => self.run(|(_, start)| start).await?,
@@ -92,7 +96,10 @@ impl TaxiRegistry {
         };
         let command = which(commands);
         let mut shell = Command::new("sh");
-        shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null());
+        shell
+            .args(["-c", command])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         let status = shell.status().await?;
         if status.success() {
             return Ok(());

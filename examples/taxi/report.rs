@@ -17,7 +17,10 @@ impl Report {
         phases.retain(|phase| phase.name != WARMING_UP);
         let healthy = phases.iter().find(|phase| phase.name == HEALTHY);
         let bound = healthy.map_or(Duration::MAX, |phase| 3 * p99(phase.of(Path::Protected)));
-        let broken = phases.iter().flat_map(|phase| broken(phase, bound)).collect();
+        let broken = phases
+            .iter()
+            .flat_map(|phase| broken(phase, bound))
+            .collect();
         Self { phases, broken }
     }
 
@@ -88,7 +91,10 @@ fn broken(phase: &PhaseStats, bound: Duration) -> Vec<String> {
     );
     hold(
         tally.extra_load() < 0.2,
-        format!("{:.1} % more calls were sent, of 20 % at most", 100.0 * tally.extra_load()),
+        format!(
+            "{:.1} % more calls were sent, of 20 % at most",
+            100.0 * tally.extra_load()
+        ),
     );
     hold(
         tally.lost_messages == 0,

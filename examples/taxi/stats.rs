@@ -88,7 +88,10 @@ impl Stats {
         let elapsed = clock::now() - begun.at;
         let inner = &mut *self.lock();
         let phase = &mut inner.phases[begun.phase].tallies[path as usize];
-        for (tally, timed) in [(phase, !begun.fresh), (&mut inner.latest[path as usize], true)] {
+        for (tally, timed) in [
+            (phase, !begun.fresh),
+            (&mut inner.latest[path as usize], true),
+        ] {
             tally.trips += 1;
             tally.lost += u64::from(!success);
             if timed {
@@ -113,7 +116,11 @@ impl Stats {
     /// The name of the phase that runs.
     pub fn phase(&self) -> String {
         let inner = self.lock();
-        inner.phases.last().map(|phase| phase.name.clone()).unwrap_or_default()
+        inner
+            .phases
+            .last()
+            .map(|phase| phase.name.clone())
+            .unwrap_or_default()
     }
 
     pub fn take_phases(&self) -> Vec<PhaseStats> {

@@ -27,8 +27,16 @@ pub const PHASES: [(&str, Trouble, u32); 8] = [
         Trouble::Fault("pricing", "b", Fault::Slow(Duration::from_millis(400))),
         12,
     ),
-    ("passengers-c answers 500", Trouble::Fault("passengers", "c", Fault::Fails), 12),
-    ("passengers-a hangs", Trouble::Fault("passengers", "a", Fault::Hangs), 12),
+    (
+        "passengers-c answers 500",
+        Trouble::Fault("passengers", "c", Fault::Fails),
+        12,
+    ),
+    (
+        "passengers-a hangs",
+        Trouble::Fault("passengers", "a", Fault::Hangs),
+        12,
+    ),
     ("zone b restarts", Trouble::RestartZone("b"), 14),
     ("registry is stopped", Trouble::StopRegistry, 12),
     ("registry is back, empty", Trouble::StartRegistry, 12),
@@ -83,7 +91,9 @@ async fn phase(
             fleet.set_fault(service, zone, Fault::None);
         }
         Trouble::RestartZone(zone) => {
-            SERVICES.iter().for_each(|service| fleet.kill(service, zone));
+            SERVICES
+                .iter()
+                .for_each(|service| fleet.kill(service, zone));
             clock::sleep(length / 2).await;
             for service in SERVICES {
                 fleet.start(service, zone).await?;

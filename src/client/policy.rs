@@ -64,7 +64,10 @@ impl Policy {
     /// If `limit` is 0.
     #[must_use]
     pub fn outstanding(mut self, limit: usize) -> Self {
-        assert!(limit > 0, "a limit of 0 outstanding calls would refuse every call");
+        assert!(
+            limit > 0,
+            "a limit of 0 outstanding calls would refuse every call"
+        );
         self.outstanding = limit;
         self
     }

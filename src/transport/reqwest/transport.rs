@@ -59,7 +59,9 @@ impl ReqwestTransport {
             let client = endpoint.tls_client(self.tls.as_ref(), url)?;
             // Without a port of its own the URL takes the one that the client's resolver gives.
             let aimed = url.set_scheme("https").and_then(|()| url.set_port(None));
-            return aimed.map(|()| client).map_err(|()| no_address(instance).into());
+            return aimed
+                .map(|()| client)
+                .map_err(|()| no_address(instance).into());
         }
         let aimed = match instance.host.parse::<IpAddr>() {
             Ok(ip) => url.set_ip_host(ip),
@@ -169,7 +171,9 @@ impl Endpoint {
         }
         let Some(builder) = builder else {
             let service = url.host_str().unwrap_or_default();
-            return Err(Rejected::new("client", Reason::TlsNotSetUp).named(service).into());
+            return Err(Rejected::new("client", Reason::TlsNotSetUp)
+                .named(service)
+                .into());
         };
         let address = InstanceAddress(self.instance.clone());
         let client = builder().dns_resolver(Arc::new(address)).build();
@@ -188,7 +192,9 @@ impl Resolve for InstanceAddress {
             let host = &*instance.host;
             let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
                 Ok(ip) => vec![SocketAddr::new(ip, instance.port)],
-                Err(_) => tokio::net::lookup_host((host, instance.port)).await?.collect(),
+                Err(_) => tokio::net::lookup_host((host, instance.port))
+                    .await?
+                    .collect(),
             };
             Ok(Box::new(found.into_iter()) as Addrs)
         })
