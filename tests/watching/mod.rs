@@ -35,7 +35,7 @@ pub struct Watching {
 }
 
 impl Watching {
-    pub fn start(registry: &impl Registry, service: &str) -> Self {
+    pub fn start(registry: &(impl Registry + ?Sized), service: &str) -> Self {
         let (sender, updates) = Updates::channel();
         let ended = tokio::spawn(registry.watch(service, sender));
         Self { updates, ended }
