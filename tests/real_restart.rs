@@ -1,6 +1,6 @@
 //! The real servers of `scripts/test`, killed as by a crash and started again with an empty store. Alone in its file,
 //! since what else asks them meanwhile would fail.
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // In helpers too, which clippy does not know to be tests.
+#![allow(clippy::unwrap_used)] // In helpers too, which clippy does not know to be tests.
 
 mod watching;
 
@@ -11,7 +11,7 @@ use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status};
 use buttress::registries::consul::Consul;
 use buttress::registries::eureka::Eureka;
 use tokio::process::Command;
-use watching::{Watching, real, unique};
+use watching::{Watching, left_out, real, unique};
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -32,7 +32,7 @@ async fn a_crash_ends_the_watch_and_the_instance_registers_again(
     watching.until(|instances| !instances.is_empty()).await;
 
     if !servers("kill", server).await {
-        eprintln!("left out, since {server} is not ours to kill");
+        left_out(&format!("a crash of {server}, which is not ours to kill"));
         registry.deregister(&service, &instance).await.unwrap();
         return;
     }
