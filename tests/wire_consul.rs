@@ -383,7 +383,12 @@ async fn a_forgotten_check_means_register_again() {
     let unknown = || Reply::status("404 Not Found", "Unknown check ID");
     let consul = |replies| async { Consul::new(&Server::script(replies).await.url()).unwrap() };
     let instance = Instance::new("a", "10.0.0.1", 80);
-    for replies in [vec![unknown()], vec![Reply::json(""), unknown()]] {
+    let before_1_11 = "CheckID \"lease:a\" does not have associated TTL";
+    for replies in [
+        vec![unknown()],
+        vec![Reply::json(""), unknown()],
+        vec![Reply::status("500 Internal Server Error", before_1_11)],
+    ] {
         let renewal = consul(replies)
             .await
             .renew("orders", &instance, Status::Up)

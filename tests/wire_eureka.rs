@@ -204,10 +204,9 @@ async fn all_services_share_one_poll() {
 async fn an_old_copy_is_read_again_in_full() {
     let server = Server::start(|_, _| orders("UP_1_", vec![instance("a", "UP")])).await;
     let eureka = eureka(&server);
-    let watching1 = Watching::start(&eureka, "orders");
-    let mut watching1 = watching1;
-    watching1.instances().await;
-    watching1.ended.abort();
+    let mut watching = Watching::start(&eureka, "orders");
+    watching.instances().await;
+    watching.ended.abort();
     tokio::time::pause();
     clock::sleep(Duration::from_secs(130)).await;
     tokio::time::resume();
@@ -245,18 +244,17 @@ async fn ports_come_in_every_type_and_an_enabled_secure_one_is_used() {
             .flat_map(|open| shut.iter().map(move |shut| (open, shut)))
         {
             let port = |enabled| json!({"$": number, "@enabled": enabled});
-            let mut described1 = instance("a", "UP");
-            (described1["port"], described1["securePort"]) = (port(open), port(shut));
-            let plain = described(described1.clone()).await.remove(0);
+            let mut found = instance("a", "UP");
+            (found["port"], found["securePort"]) = (port(open), port(shut));
+            let plain = described(found.clone()).await.remove(0);
             assert_eq!((plain.port, plain.secure), (8080, false));
 
-            (described1["port"], described1["securePort"]) =
-                (json!({"$": 80, "@enabled": open}), port(open));
-            let secure = described(described1.clone()).await.remove(0);
+            (found["port"], found["securePort"]) = (json!({"$": 80, "@enabled": open}), port(open));
+            let secure = described(found.clone()).await.remove(0);
             assert_eq!((secure.port, secure.secure), (8080, true));
 
-            (described1["port"], described1["securePort"]) = (port(shut), port(shut));
-            assert_eq!(described(described1).await, []);
+            (found["port"], found["securePort"]) = (port(shut), port(shut));
+            assert_eq!(described(found).await, []);
         }
     }
 }

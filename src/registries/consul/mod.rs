@@ -84,20 +84,15 @@ impl Consul {
 
     /// Asks who is there: at once if `index` is 0, else as soon as the state has moved beyond it, or in 5 minutes.
     async fn health(&self, service: &str, index: u64) -> Result<Answer, RegistryError> {
+        let (beyond, limit) = (index.to_string(), format!("{}s", WAIT.as_secs()));
+        let blocking = [("index", &*beyond), ("wait", &*limit)];
+        let (query, patience): (&[_], _) = match index {
+            0 => (&[], PATIENCE),
+            // The server adds up to a sixteenth of the wait, so that not all return at once.
+            _ => (&blocking, WAIT + WAIT / 16 + PATIENCE),
+        };
         let path = ["v1", "health", "service", service];
-        let (blocking, limit) = (index.to_string(), format!("{}s", WAIT.as_secs()));
-        let request = match index {
-            0 => self.http.request(Method::GET, path, &[]),
-            _ => {
-                let query = [("index", &*blocking), ("wait", &*limit)];
-                self.http.request(Method::GET, path, &query)
-            }
-        };
-        // The server adds up to a sixteenth of the wait, so that not all return at once.
-        let patience = match index {
-            0 => PATIENCE,
-            _ => WAIT + WAIT / 16 + PATIENCE,
-        };
+        let request = self.http.request(Method::GET, path, query);
         let response = self.http.send(request, patience).await?;
         if !response.status().is_success() {
             return Err(self.http.refused(response).await);
@@ -140,7 +135,10 @@ impl Consul {
         match response.status() {
             StatusCode::NOT_FOUND => Ok(Found::No),
             status if status.is_success() => Ok(Found::Yes),
-            _ => Err(self.http.refused(response).await),
+            _ => match self.http.refused(response).await {
+                error if error.message().contains(FORGOTTEN) => Ok(Found::No),
+                error => Err(error),
+            },
         }
     }
 
@@ -244,3 +242,5 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// How long a blocking query waits for a change: Consul's own default, half of what it allows.
 const WAIT: Duration = Duration::from_secs(300);
+/// How agents before 1.11 say, with a status of 500, that they do not know a check.
+const FORGOTTEN: &str = "does not have associated TTL";
