@@ -344,7 +344,7 @@ async fn instances_find_one_another_through_a_file_that_does_not_exist_yet() {
         let folder = Folder::new();
         let file = File::new(folder.path(name));
         let registered = Registration::new(file.clone(), "orders", instance("a"))
-            .drain(Duration::ZERO)
+            .drain(Duration::from_millis(300))
             .start();
         let watch = Resolver::new(file.clone())
             .first_answer(secs(10))
@@ -394,4 +394,34 @@ async fn registering_never_overwrites_a_file_with_a_mistake() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Malformed);
     assert!(fs::read_to_string(&path).unwrap().contains("prot"));
+}
+
+#[tokio::test]
+async fn a_file_that_instances_lost_is_no_reason_to_call_nobody() {
+    let folder = Folder::new();
+    let file = File::new(folder.path("instances.toml"));
+    let instances: Vec<_> = (1..=4)
+        .map(|port| Instance::new(format!("orders-{port}"), "10.0.0.1", port))
+        .collect();
+    for instance in &instances {
+        file.register("orders", instance, secs(3)).await.unwrap();
+    }
+    let watch = Resolver::new(file.clone()).watch("orders");
+    ports(&watch, &[1, 2, 3, 4]).await;
+
+    // Gone: a registry that is down. A heartbeat does not make a file of one instance.
+    fs::remove_file(folder.path("instances.toml")).unwrap();
+    let renewed = file.renew("orders", &instances[0], Status::Up).await;
+    assert_eq!(renewed.unwrap_err().kind(), ErrorKind::Unreachable);
+    // Empty: a registry that forgot. The first to register again is not all there is.
+    folder.replace("instances.toml", "[instances]\n");
+    let renewed = file.renew("orders", &instances[0], Status::Up).await;
+    assert_eq!(renewed, Ok(Renewal::Unknown));
+    let seen = watch.changed(watch.snapshot().version()).await;
+    assert_eq!(seen.held().len(), 4);
+    file.register("orders", &instances[0], secs(3))
+        .await
+        .unwrap();
+    let seen = watch.changed(seen.version()).await;
+    assert_eq!((seen.live().len(), seen.held().len()), (1, 3));
 }

@@ -7,12 +7,14 @@
 //! zone = "a"            # and id, secure, weight, status, metadata: all optional
 //! ```
 //!
-//! The ending of the name, `.toml` or `.json`, says which of the two it is. The file is the operator's word: what is
-//! taken out of it is gone at once. A file that is missing or has a mistake changes nothing; the error names the field
-//! and the value.
+//! The ending of the name, `.toml` or `.json`, says which of the two it is. What an operator takes out of it is gone
+//! at once. A file that is missing or has a mistake changes nothing; the error names the field and the value.
 //!
 //! An instance that registers is written into the file, so that several processes on one machine find one another
-//! without a server. Comments do not survive that, and an instance that crashes stays in the file. Needs Rust 1.89.
+//! without a server. Comments do not survive that, and an instance that crashes stays in the file. If many that
+//! registered are gone at once, the file was lost rather than edited, and the loss is held until it is confirmed.
+//!
+//! The feature needs Rust 1.89.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -41,7 +43,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use self::format::{Format, Services};
+use self::format::{Entry, Format, Services};
 use crate::clock;
 use crate::discovery::{
     BoxFuture, ErrorKind, Instance, Registry, RegistryError, Renewal, Status, Update, Updates,
@@ -94,14 +96,17 @@ impl File {
     }
 
     /// Reads the file, lets `change` change it, and writes it if it says that it did. No other process that does the
-    /// same comes in between.
-    fn change(&self, change: impl FnOnce(&mut Services) -> bool) -> Result<(), RegistryError> {
+    /// same comes in between. A file that is missing is `missing`.
+    fn change(
+        &self,
+        missing: Missing,
+        change: impl FnOnce(&mut Services) -> bool,
+    ) -> Result<(), RegistryError> {
         let failed = |error| self.failed("cannot be written", ErrorKind::Failed, error);
         let _lock = self.lock().map_err(failed)?;
-        let mut services = if self.path.exists() {
-            self.read()?
-        } else {
-            Services::new()
+        let mut services = match missing {
+            Missing::Empty if !self.path.exists() => Services::new(),
+            _ => self.read()?,
         };
         if !change(&mut services) {
             return Ok(());
@@ -185,16 +190,19 @@ impl Registry for File {
             };
 
             let mut told = None;
+            let mut registered = false;
             loop {
                 let read = this.blocking(Self::read).await;
                 let heard = read.map(|mut services| services.remove(&service).unwrap_or_default());
                 if told.as_ref() != Some(&heard) {
                     match heard.clone() {
-                        Ok(instances) => {
+                        Ok(entries) => {
+                            registered |= entries.iter().any(|entry| entry.registered);
+                            let instances = entries.into_iter().map(|entry| entry.instance);
                             updates
                                 .send(Update::Instances {
-                                    instances,
-                                    authoritative: true,
+                                    instances: instances.collect(),
+                                    authoritative: !registered,
                                 })
                                 .await;
                         }
@@ -234,10 +242,13 @@ impl Registry for File {
         let service = service.to_owned();
         let instance = instance.clone();
         self.blocking(move |this| {
-            this.change(|services| {
-                let instances = services.entry(service).or_default();
-                instances.retain(|other| other.id != instance.id);
-                instances.push(instance);
+            this.change(Missing::Empty, |services| {
+                let entries = services.entry(service).or_default();
+                entries.retain(|entry| entry.instance.id != instance.id);
+                entries.push(Entry {
+                    instance,
+                    registered: true,
+                });
                 true
             })
         })
@@ -253,13 +264,13 @@ impl Registry for File {
         let id = instance.id.clone();
         self.blocking(move |this| {
             let mut renewal = Renewal::Unknown;
-            this.change(|services| {
-                let instances = services.get_mut(&service).into_iter().flatten();
-                let Some(instance) = instances.into_iter().find(|other| other.id == id) else {
+            this.change(Missing::Error, |services| {
+                let mut entries = services.get_mut(&service).into_iter().flatten();
+                let Some(entry) = entries.find(|entry| entry.instance.id == id) else {
                     return false;
                 };
                 renewal = Renewal::Renewed;
-                std::mem::replace(&mut instance.status, status) != status
+                std::mem::replace(&mut entry.instance.status, status) != status
             })?;
             Ok(renewal)
         })
@@ -273,16 +284,25 @@ impl Registry for File {
         let service = service.to_owned();
         let id = instance.id.clone();
         self.blocking(move |this| {
-            this.change(|services| {
-                let Some(instances) = services.get_mut(&service) else {
+            this.change(Missing::Empty, |services| {
+                let Some(entries) = services.get_mut(&service) else {
                     return false;
                 };
-                let before = instances.len();
-                instances.retain(|other| other.id != id);
-                instances.len() < before
+                let before = entries.len();
+                entries.retain(|entry| entry.instance.id != id);
+                entries.len() < before
             })
         })
     }
+}
+
+/// What a file that is missing stands for.
+#[derive(Clone, Copy)]
+enum Missing {
+    /// No instances yet: whoever registers makes the file.
+    Empty,
+    /// A registry that is down, rather than one that forgot.
+    Error,
 }
 
 /// Whether `event` can have changed what the file says. Reading it is an event too.

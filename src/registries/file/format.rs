@@ -7,7 +7,15 @@ use serde_json::{Map, Value, json};
 use crate::discovery::{Instance, Status};
 
 /// The instances of each service.
-pub(super) type Services = BTreeMap<String, Vec<Instance>>;
+pub(super) type Services = BTreeMap<String, Vec<Entry>>;
+
+/// An instance in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub(super) instance: Instance,
+    /// Whether the instance wrote itself into the file, rather than an operator.
+    pub(super) registered: bool,
+}
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug)]
@@ -62,24 +70,26 @@ impl Format {
     }
 }
 
-fn instances(path: &str, list: &Value) -> Result<Vec<Instance>, String> {
+fn instances(path: &str, list: &Value) -> Result<Vec<Entry>, String> {
     let list = list
         .as_array()
         .ok_or_else(|| wrong(path, list, "a list of tables"))?;
     let mut ids = HashSet::new();
     let parsed = list.iter().enumerate().map(|(index, value)| {
         let path = format!("{path}[{index}]");
-        let instance = instance(&path, value)?;
-        if !ids.insert(instance.id.clone()) {
-            return Err(format!("{path}.id = {:?} is there twice", instance.id));
+        let entry = entry(&path, value)?;
+        let id = &entry.instance.id;
+        if !ids.insert(id.clone()) {
+            return Err(format!("{path}.id = {id:?} is there twice"));
         }
-        Ok(instance)
+        Ok(entry)
     });
     parsed.collect()
 }
 
-fn instance(path: &str, value: &Value) -> Result<Instance, String> {
+fn entry(path: &str, value: &Value) -> Result<Entry, String> {
     let mut instance = Instance::new("", "", 0);
+    let mut registered = false;
     for (name, value) in table(path, value)? {
         let path = &format!("{path}.{name}");
         match name.as_str() {
@@ -91,8 +101,9 @@ fn instance(path: &str, value: &Value) -> Result<Instance, String> {
             "weight" => instance.weight = number(path, value, 0..=u32::MAX)?,
             "status" => instance.status = status(path, value)?,
             "metadata" => instance.metadata = metadata(path, value)?,
+            "registered" => registered = switch(path, value)?,
             _ => {
-                let known = "id, host, port, secure, zone, weight, status, metadata";
+                let known = "id, host, port, secure, zone, weight, status, metadata, registered";
                 return Err(unknown(path, value, known));
             }
         }
@@ -106,7 +117,10 @@ fn instance(path: &str, value: &Value) -> Result<Instance, String> {
     if instance.id.is_empty() {
         instance.id = instance.authority();
     }
-    Ok(instance)
+    Ok(Entry {
+        instance,
+        registered,
+    })
 }
 
 fn table<'a>(path: &str, value: &'a Value) -> Result<&'a Map<String, Value>, String> {
@@ -174,7 +188,8 @@ fn unknown(path: &str, value: &Value, known: &str) -> String {
 }
 
 /// Only what is not the default, so that the file stays one that people read.
-fn print(instance: &Instance) -> Value {
+fn print(entry: &Entry) -> Value {
+    let instance = &entry.instance;
     let mut value = json!({
         "id": instance.id,
         "host": instance.host,
@@ -195,6 +210,7 @@ fn print(instance: &Instance) -> Value {
             "metadata",
             (!instance.metadata.is_empty()).then(|| json!(instance.metadata)),
         ),
+        ("registered", entry.registered.then_some(Value::Bool(true))),
     ];
     for (field, content) in fields {
         if let Some(content) = content {
@@ -268,7 +284,7 @@ mod tests {
             ),
             (
                 "instances.a = [{ host = 'h', prot = 80 }]",
-                "instances.a[0].prot = 80: no such field; there is id, host, port, secure, zone, weight, status, metadata",
+                "instances.a[0].prot = 80: no such field; there is id, host, port, secure, zone, weight, status, metadata, registered",
             ),
             (
                 "instances.a = [{ host = 'h', port = 80, metadata = { v = 1 } }]",
@@ -300,8 +316,13 @@ mod tests {
             .weight(0)
             .status(Status::OutOfService)
             .metadata("version", "1.0 \"x\"");
+        let entries = [(full, true), (Instance::new("a-2", "h", 80), false)];
+        let entries = entries.map(|(instance, registered)| Entry {
+            instance,
+            registered,
+        });
         let services = Services::from([
-            ("a".to_owned(), vec![full, Instance::new("a-2", "h", 80)]),
+            ("a".to_owned(), entries.to_vec()),
             ("b.c d".to_owned(), Vec::new()),
         ]);
         for format in [Format::Toml, Format::Json] {
