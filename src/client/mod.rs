@@ -133,12 +133,14 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    pub(crate) fn transport(&self) -> &T {
+    /// What requests are sent with.
+    pub fn transport(&self) -> &T {
         &self.settings.transport
     }
 
+    /// Changes the settings of the transport.
     #[must_use]
-    pub(crate) fn map_transport(self, change: impl FnOnce(&mut T)) -> Self {
+    pub fn map_transport(self, change: impl FnOnce(&mut T)) -> Self {
         self.set(|settings| change(&mut settings.transport))
     }
 
