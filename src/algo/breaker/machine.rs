@@ -493,6 +493,18 @@ mod tests {
     }
 
     #[test]
+    fn a_half_open_breaker_without_a_limit_on_its_probes_decides() {
+        let settings = brittle().half_open_calls(u32::MAX).half_open_successes(2);
+        let mut bench = Bench::new(settings);
+        bench.breaker.half_open(bench.now());
+        bench.call(true);
+        bench.call(false);
+        assert_eq!(bench.state(), State::HalfOpen);
+        bench.call(false);
+        assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
     fn other_settings_keep_the_state_the_calls_and_the_tickets() {
         let mut bench = Bench::new(Settings::default());
         bench.call(true);
