@@ -141,7 +141,8 @@ impl Bulkhead {
     }
 
     fn refused(&self, reason: Reason) -> Rejected {
-        let rejected = Rejected::new("bulkhead", reason).named(Arc::clone(&self.settings.name));
+        let name = Arc::clone(&self.settings.name);
+        let rejected = Rejected::new("bulkhead", reason).named(name).unsent();
         self.settings.observer.refused(rejected)
     }
 }
