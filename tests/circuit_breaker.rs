@@ -9,10 +9,11 @@ use std::time::Duration;
 use buttress::algo::breaker::{Cancelled, Settings, State};
 use buttress::classify::ErrorsFail;
 use buttress::error::{BoxError, Reason, Rejected};
+use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerService};
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::observe::{Event, Observe};
-use buttress::{Outcome, clock};
+use buttress::{Deadline, Outcome, clock};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::util::{BoxCloneService, Oneshot};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -436,6 +437,28 @@ async fn a_listener_that_panics_is_told_of_the_next_change() {
     );
 }
 
+#[test]
+fn a_listener_that_is_replaced_may_read_the_breaker_as_it_goes() {
+    struct ReadsAsItGoes(CircuitBreaker, mpsc::Sender<State>);
+    impl Observe for ReadsAsItGoes {
+        fn on_event(&self, _: &Event<'_>) {}
+    }
+    impl Drop for ReadsAsItGoes {
+        fn drop(&mut self) {
+            self.1.send(self.0.state()).unwrap();
+        }
+    }
+
+    let (reads, read) = mpsc::channel();
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let breaker = breaker
+        .clone()
+        .observe(ReadsAsItGoes(breaker.clone(), reads));
+    // On a thread of its own: a deadlock shall fail, not hang.
+    std::thread::spawn(move || breaker.observe(Log::default()));
+    assert_eq!(read.recv_timeout(10 * SECOND), Ok(State::Closed));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refusal_says_who_refused_and_when_to_come_back() {
     let log = Log::default();
@@ -536,6 +559,26 @@ async fn a_refusal_by_a_layer_inside_is_not_counted_and_keeps_no_probe() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_that_passed_before_the_peer_was_asked_is_not_counted() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let bulkhead = Bulkhead::new("orders", 1).queue(1, 60 * SECOND);
+    let service = ServiceBuilder::new()
+        .layer(breaker.layer())
+        .layer(bulkhead.layer())
+        .layer(TimeoutLayer::new(60 * SECOND))
+        .service(peer());
+    let passed = Deadline::within(Duration::ZERO);
+    let rejected = refusal(passed.scope(call(&service, Ask::Answer)).await);
+    assert_eq!(rejected.layer(), "timeout");
+    let _held = bulkhead.acquire().await.unwrap();
+    let soon = Deadline::within(SECOND);
+    let rejected = refusal(soon.scope(call(&service, Ask::Answer)).await);
+    assert_eq!(rejected.layer(), "bulkhead");
+    assert_eq!(rejected.reason(), Reason::DeadlineExceeded);
+    assert_eq!(breaker.figures().calls.calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn forced_open_refuses_until_it_is_closed() {
     let (breaker, service) = breaker(brittle());
     breaker.force_open();
@@ -629,6 +672,7 @@ async fn an_open_breaker_refuses_without_a_ready_service_inside() {
     let refused: BoxError = assert_ready_err!(task::spawn(service.call(())).poll());
     let refused = Rejected::find(&*refused).unwrap();
     assert_eq!(refused.wait_hint(), Some(Duration::ZERO));
+    assert_eq!(breaker.state(), State::Open, "no probe was sent");
     assert_pending!(service.poll_ready());
 
     // Told ready while it refused, but the service inside has become ready since.
@@ -652,6 +696,20 @@ async fn a_caller_that_waits_for_the_service_inside_is_woken_when_the_breaker_op
     breaker.try_acquire().unwrap().record(Outcome::Failure);
     assert!(!service.is_woken());
     breaker.try_acquire().unwrap().record(Outcome::Failure);
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_waits_for_the_service_inside_is_woken_when_the_last_probe_is_taken() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let (mut service, mut handle) = tower_test::mock::spawn_layer::<(), (), _>(breaker.layer());
+    handle.allow(0);
+    breaker.half_open();
+    assert_pending!(service.poll_ready());
+    let _first = breaker.try_acquire().unwrap();
+    assert!(!service.is_woken());
+    let _last = breaker.try_acquire().unwrap();
     assert!(service.is_woken());
     assert_ready_ok!(service.poll_ready());
 }

@@ -73,10 +73,6 @@ impl TimeoutLayer {
         self.observer = observer.into();
         self
     }
-
-    fn gave_up(&self, reason: Reason) -> Rejected {
-        self.observer.refused(Rejected::new("timeout", reason))
-    }
 }
 
 impl<S> Layer<S> for TimeoutLayer {
@@ -112,6 +108,15 @@ enum Waiting {
     Over(Reason),
 }
 
+impl<S> Timeout<S> {
+    fn refused<F>(&self, rejected: Rejected) -> TimeoutFuture<F> {
+        let rejected = Some(self.layer.observer.refused(rejected));
+        TimeoutFuture {
+            state: State::Refused { rejected },
+        }
+    }
+}
+
 impl<S: Clone> Clone for Timeout<S> {
     fn clone(&self) -> Self {
         Self {
@@ -132,16 +137,18 @@ where
     type Future = TimeoutFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        let polled = self.inner.poll_ready(cx)?;
+        let polled = self.inner.poll_ready(cx);
         if !self.layer.covers_readiness {
-            return polled.map(Ok);
+            return polled;
         }
-        if polled.is_ready() {
+        if let Poll::Ready(result) = &polled {
             self.waiting = match mem::take(&mut self.waiting) {
-                Waiting::Until(bound, _) | Waiting::Ready(bound) => Waiting::Ready(bound),
-                Waiting::No | Waiting::Over(_) => Waiting::No,
+                Waiting::Until(bound, _) | Waiting::Ready(bound) if result.is_ok() => {
+                    Waiting::Ready(bound)
+                }
+                _ => Waiting::No,
             };
-            return Poll::Ready(Ok(()));
+            return polled;
         }
         if let Waiting::No | Waiting::Ready(_) = self.waiting {
             let bound = Bound::new(clock::now(), self.layer.limit, self.layer.limit);
@@ -161,12 +168,12 @@ where
             Waiting::Ready(bound) if now < bound.at => bound.at - now,
             // A service that has been ready for longer than the limit was kept for later: the wait was another's.
             Waiting::No | Waiting::Until(..) | Waiting::Ready(_) => limit,
-            Waiting::Over(reason) => return TimeoutFuture::refused(self.layer.gave_up(reason)),
+            Waiting::Over(reason) => return self.refused(Rejected::new("timeout", reason)),
         };
         let bound = Bound::new(now, left, limit);
         if bound.reason == Reason::DeadlineExceeded && bound.at <= now {
             // Nobody waits for the answer any more: spare the peer the question.
-            return TimeoutFuture::refused(self.layer.gave_up(bound.reason));
+            return self.refused(Rejected::new("timeout", bound.reason).unsent());
         }
         let inner = {
             let _entered = Deadline::at(bound.at).enter();
@@ -234,16 +241,6 @@ pin_project! {
     }
 }
 
-impl<F> TimeoutFuture<F> {
-    fn refused(rejected: Rejected) -> Self {
-        Self {
-            state: State::Refused {
-                rejected: Some(rejected),
-            },
-        }
-    }
-}
-
 impl<F, Res, E> Future for TimeoutFuture<F>
 where
     F: Future<Output = Result<Res, E>>,
@@ -259,12 +256,18 @@ where
                 bound,
                 timer,
                 observer,
-            } => (inner, *bound, timer, observer),
+            } => (inner, bound, timer, observer),
             StateProj::Refused { rejected } => {
                 let rejected = rejected.take().expect("polled after completion");
                 return Poll::Ready(Err(rejected.into()));
             }
         };
+        // A deadline can be in force around this future and not have been around the call.
+        if let Some(nearer) = Deadline::current().filter(|it| it.instant() < bound.at) {
+            bound.at = nearer.instant();
+            bound.reason = Reason::DeadlineExceeded;
+            timer.set(None);
+        }
         {
             let _entered = Deadline::at(bound.at).enter();
             if let Poll::Ready(result) = inner.poll(cx) {
