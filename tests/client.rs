@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use buttress::algo::backoff::Backoff;
 use buttress::client::Policy;
+use buttress::discovery::{BoxFuture, RegistryError, Updates};
 use buttress::error::Reason;
 use buttress::registries::consul::Consul;
 use buttress::registries::file::File;
@@ -158,6 +159,47 @@ async fn nothing_passes_through_while_no_registry_can_be_asked() {
     let client = Client::new(reqwest::Client::new(), resolver).pass_through();
     let error = client.get("http://localhost:1/").send().await.unwrap_err();
     assert!(with_causes(&error).contains("it is down"), "{error:?}");
+}
+
+#[tokio::test]
+async fn nothing_passes_through_while_one_registry_of_several_cannot_be_asked() {
+    let outside = Server::status(200).await;
+    let down = Memory::new();
+    down.set_down(true);
+    let url = format!("http://localhost:{}/", outside.address.port());
+    for resolver in [
+        Resolver::new(down.clone()).or(Memory::new()),
+        Resolver::new(Memory::new()).or(down),
+    ] {
+        let resolver = resolver.first_answer(Duration::from_millis(50));
+        let client = Client::new(reqwest::Client::new(), resolver).pass_through();
+        let error = client.get(&url).send().await.unwrap_err();
+        assert!(with_causes(&error).contains("it is down"), "{error:?}");
+    }
+    assert_eq!(outside.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_host_known_to_be_outside_passes_through_in_an_outage() {
+    let registry = Memory::new();
+    let outside = Server::status(200).await;
+    let client = client(&registry).pass_through();
+    let url = format!("http://localhost:{}/", outside.address.port());
+    client.get(&url).send().await.unwrap();
+    registry.set_down(true);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    client.get(&url).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_total_timeout_bounds_the_question_whether_a_host_is_outside() {
+    let limit = Duration::from_millis(50);
+    let client = Client::new(reqwest::Client::new(), Resolver::new(Silent))
+        .default_policy(Policy::new().timeout(limit))
+        .pass_through();
+    let begun = std::time::Instant::now();
+    let error = client.get("http://orders/").send().await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{error:?}");
 }
 
 #[tokio::test]
@@ -326,6 +368,19 @@ async fn register_at(registry: &Memory, service: &str, address: SocketAddr) {
     );
     let ttl = Duration::from_secs(3600);
     registry.register(service, &instance, ttl).await.unwrap();
+}
+
+/// A registry that never answers.
+struct Silent;
+
+impl Registry for Silent {
+    fn name(&self) -> &str {
+        "silent"
+    }
+
+    fn watch(&self, _: &str, _: Updates) -> BoxFuture<'static, RegistryError> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// A server that counts its calls.

@@ -124,6 +124,11 @@ impl Watch {
         Err(shared.refusal(&snapshot))
     }
 
+    /// Whether every registry knows no such service. An outage that follows does not change what they said.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.handle.shared.state.borrow().is_unknown
+    }
+
     /// How far the latest snapshot can be trusted.
     pub fn freshness(&self) -> Freshness {
         let state = self.handle.shared.state.borrow();
@@ -178,6 +183,8 @@ pub(super) struct State {
     pub(super) version: u64,
     /// Whether waiting for the first answer is over: there are instances, or every registry said that it has none.
     pub(super) is_decided: bool,
+    /// Whether every registry said last that it knows no such service.
+    pub(super) is_unknown: bool,
     /// When the registry in use last confirmed it.
     pub(super) confirmed_at: Option<Instant>,
     /// What its instances are worth.
