@@ -202,6 +202,26 @@ async fn the_total_timeout_bounds_the_question_whether_a_host_is_outside() {
     assert!(begun.elapsed() < Duration::from_secs(1), "{error:?}");
 }
 
+#[test]
+fn a_client_outlives_the_runtime_that_it_was_first_used_in() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let registry = Memory::new();
+    let resolver = Resolver::new(registry.clone());
+    let client = Client::new(reqwest::Client::new(), resolver);
+    for _ in 0..2 {
+        runtime().block_on(async {
+            let server = Server::status(200).await;
+            registry.clear();
+            register(&registry, "orders", &server).await;
+            let answer = client.get("http://orders/").send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+        });
+    }
+}
+
 #[tokio::test]
 async fn the_total_timeout_bounds_all_attempts() {
     let registry = Memory::new();

@@ -418,10 +418,16 @@ fn a_service_is_watched_anew_when_the_runtime_of_its_watch_has_ended() {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_time().build().unwrap()
     };
-    let kept = runtime().block_on(async { resolver.watch("orders") });
+    let kept = runtime().block_on(async {
+        let watch = resolver.watch("orders");
+        watch.resolved().await.unwrap();
+        watch
+    });
+    assert!(matches!(kept.freshness(), Freshness::Stale { .. }));
     runtime().block_on(async {
         let watch = resolver.watch("orders");
         assert_eq!(watch.resolved().await.unwrap().instances().len(), 1);
+        assert_eq!(watch.freshness(), Freshness::Fresh);
     });
     drop(kept);
 }

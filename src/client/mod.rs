@@ -138,6 +138,10 @@ impl<T: Transport> Client<T> {
     }
 
     /// What protects the calls to `service`, to be read and steered.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, if the service was not called before: a task watches the registry.
     pub fn service(&self, service: &str) -> ServiceHandle {
         let protected = self.protected(service);
         ServiceHandle {

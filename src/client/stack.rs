@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use tower::{Layer, Service, ServiceBuilder};
 
 use super::policy::Policy;
+use super::services::Known;
 use super::transport::Transport;
 use crate::balance::{Balance, NewEndpoint, SendFuture, Tried};
 use crate::classify::{Classify, Outcome};
@@ -74,6 +75,16 @@ impl<T: Transport> Protected<T> {
             balance,
             watch,
         }
+    }
+}
+
+impl<T: Transport> Known for Protected<T> {
+    fn has_ended(&self) -> bool {
+        self.watch.has_ended()
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.watch.is_unknown()
     }
 }
 

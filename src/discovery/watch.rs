@@ -29,7 +29,7 @@ pub enum Freshness {
     Bootstrap,
     /// The registry answers, and this is what it says.
     Fresh,
-    /// The registry fails; these are the instances it named last.
+    /// The registry fails, or the runtime has ended in which it was watched; these are the instances it named last.
     Stale {
         /// How long ago they were confirmed.
         age: Duration,
@@ -124,6 +124,11 @@ impl Watch {
         Err(shared.refusal(&snapshot))
     }
 
+    /// Whether nobody watches any more, since the runtime of the task that did has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.handle.has_ended()
+    }
+
     /// Whether every registry knows no such service. An outage that follows does not change what they said.
     pub(crate) fn is_unknown(&self) -> bool {
         self.handle.shared.state.borrow().is_unknown
@@ -140,6 +145,7 @@ impl Watch {
             Using::Expired => Freshness::Expired { age },
             Using::Empty { authoritative } => Freshness::Empty { authoritative },
             Using::Failing => Freshness::Stale { age },
+            Using::Answering if self.has_ended() => Freshness::Stale { age },
             Using::Answering => Freshness::Fresh,
         }
     }
@@ -153,9 +159,9 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// Whether its task runs: it ends with its runtime.
-    pub(super) fn is_alive(&self) -> bool {
-        self.task.as_ref().is_some_and(|task| !task.is_finished())
+    /// Whether its task has ended, as it does with its runtime.
+    pub(super) fn has_ended(&self) -> bool {
+        self.task.as_ref().is_some_and(JoinHandle::is_finished)
     }
 }
 

@@ -176,6 +176,10 @@ impl Client {
     }
 
     /// What protects the calls to `service`, to be read and steered: its breaker, its bulkhead, its instances.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, if the service was not called before: a task watches the registry.
     pub fn service(&self, service: &str) -> ServiceHandle {
         self.inner.service(service)
     }
