@@ -223,6 +223,21 @@ fn a_client_outlives_the_runtime_that_it_was_first_used_in() {
 }
 
 #[tokio::test]
+async fn the_case_of_a_services_name_does_not_matter() {
+    let registry = Memory::new();
+    let server = Server::status(200).await;
+    register(&registry, "Orders", &server).await;
+    let client = client(&registry).policy("Orders", Policy::new().outstanding(7));
+    for url in ["http://orders/", "http://ORDERS/"] {
+        assert_eq!(client.get(url).send().await.unwrap().status(), 200);
+    }
+    assert_eq!(client.service("orders").bulkhead().limit(), 7);
+    client.service("oRders").breaker().force_open();
+    let error = client.get("http://Orders/").send().await.unwrap_err();
+    assert_eq!(rejected(&error).reason(), Reason::ForcedOpen);
+}
+
+#[tokio::test]
 async fn the_total_timeout_bounds_all_attempts() {
     let registry = Memory::new();
     let server = Server::start(|_| std::future::pending::<&str>()).await;

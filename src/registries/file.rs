@@ -187,7 +187,11 @@ impl Registry for File {
             let mut told = None;
             loop {
                 let read = this.blocking(Self::read).await;
-                let heard = read.map(|mut services| services.remove(&service).unwrap_or_default());
+                let heard = read.map(|mut services| {
+                    named(&mut services, &service)
+                        .map(std::mem::take)
+                        .unwrap_or_default()
+                });
                 if told.as_ref() != Some(&heard) {
                     match heard.clone() {
                         Ok(instances) => {
@@ -235,7 +239,10 @@ impl Registry for File {
         let instance = instance.clone();
         self.blocking(move |this| {
             this.change(|services| {
-                let instances = services.entry(service).or_default();
+                let instances = match named(services, &service) {
+                    Some(instances) => instances,
+                    None => services.entry(service).or_default(),
+                };
                 instances.retain(|other| other.id != instance.id);
                 instances.push(instance);
                 true
@@ -254,7 +261,7 @@ impl Registry for File {
         self.blocking(move |this| {
             let mut renewal = Renewal::Unknown;
             this.change(|services| {
-                let instances = services.get_mut(&service).into_iter().flatten();
+                let instances = named(services, &service).into_iter().flatten();
                 let Some(instance) = instances.into_iter().find(|other| other.id == id) else {
                     return false;
                 };
@@ -274,7 +281,7 @@ impl Registry for File {
         let id = instance.id.clone();
         self.blocking(move |this| {
             this.change(|services| {
-                let Some(instances) = services.get_mut(&service) else {
+                let Some(instances) = named(services, &service) else {
                     return false;
                 };
                 let before = instances.len();
@@ -283,6 +290,13 @@ impl Registry for File {
             })
         })
     }
+}
+
+/// The instances of `service`, whatever the case of its name: that of a host in a URL is lower.
+fn named<'a>(services: &'a mut Services, service: &str) -> Option<&'a mut Vec<Instance>> {
+    let mut services = services.iter_mut();
+    let found = services.find(|(name, _)| name.eq_ignore_ascii_case(service));
+    found.map(|(_, instances)| instances)
 }
 
 /// Whether `event` can have changed what the file says. Reading it is an event too.
