@@ -363,6 +363,11 @@ async fn an_error_shows_neither_the_password_nor_the_query_of_its_url() {
     let text = format!("{error:?} {}", with_causes(&error));
     assert!(text.contains("/7"), "{text}");
     assert!(!text.contains("hunter"), "{text}");
+
+    let request = client(&registry).get("mailto:orders?token=hunter4");
+    let error = request.send().await.unwrap_err();
+    let text = format!("{error:?} {}", with_causes(&error));
+    assert!(!text.contains("hunter"), "{text}");
 }
 
 type BoxError = buttress::BoxError;

@@ -223,7 +223,7 @@ fn send(
 }
 
 /// Takes out of the error's URL what may be a secret: the password and the query.
-fn without_secrets(mut error: ::reqwest::Error) -> ::reqwest::Error {
+pub(super) fn without_secrets(mut error: ::reqwest::Error) -> ::reqwest::Error {
     if let Some(url) = error.url_mut() {
         url.set_query(None);
         // A URL of `http` can have a user.
