@@ -646,6 +646,31 @@ async fn the_observer_hears_of_changes_holds_failures_and_recoveries() {
     assert_eq!(heard.take(), expected);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_ends_neither_a_watch_nor_a_registration() {
+    struct Panics;
+    impl Observe for Panics {
+        fn on_event(&self, _: &Event<'_>) {
+            panic!("a bug in the observer");
+        }
+    }
+    let memory = Memory::new();
+    let _registered = Registration::new(memory.clone(), "orders", instance("a"))
+        .observe(Panics)
+        .start();
+    let watch = Resolver::new(memory.clone())
+        .observe(Panics)
+        .watch("orders");
+    watch.resolved().await.unwrap();
+    clock::sleep(secs(60)).await;
+    memory
+        .register("orders", &instance("b"), FOREVER)
+        .await
+        .unwrap();
+    clock::sleep(secs(1)).await;
+    assert_eq!(ids(watch.snapshot().live()), ["a", "b"]);
+}
+
 // ---- registration ----
 
 async fn named_by(memory: &Memory) -> Snapshot {
