@@ -238,6 +238,30 @@ async fn the_case_of_a_services_name_does_not_matter() {
 }
 
 #[tokio::test]
+async fn an_instance_whose_address_is_none_does_not_cost_calls() {
+    let registry = Memory::new();
+    let server = Server::status(200).await;
+    register(&registry, "orders", &server).await;
+    let broken = Instance::new("broken", "no host", 80);
+    let ttl = Duration::from_secs(3600);
+    registry.register("orders", &broken, ttl).await.unwrap();
+    let client = client(&registry);
+    for _ in 0..40 {
+        let answer = client.post("http://orders/").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let views = client.service("orders").instances();
+    let latency = |id: &str| {
+        views
+            .iter()
+            .find(|view| view.instance.id == id)
+            .unwrap()
+            .latency
+    };
+    assert!(latency("broken") > 3 * latency(&server.address.to_string()));
+}
+
+#[tokio::test]
 async fn the_total_timeout_bounds_all_attempts() {
     let registry = Memory::new();
     let server = Server::start(|_| std::future::pending::<&str>()).await;

@@ -11,7 +11,7 @@ use crate::balance::{Balance, NewEndpoint, SendFuture, Tried};
 use crate::classify::{Classify, Outcome};
 use crate::deadline::Deadline;
 use crate::discovery::{Instance, Watch};
-use crate::error::{AsRejected, Error, Rejected};
+use crate::error::{AsRejected, Error, Reason, Rejected};
 use crate::layers::bulkhead::{Bulkhead, BulkheadLayer};
 use crate::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::layers::retry::{Decision, RetryLayer, Rules};
@@ -147,11 +147,12 @@ impl<T: Transport> Classify<T::Response, Error<T::Error>> for TransportRules<T> 
     }
 }
 
-/// The refusal of a layer that kept an attempt from the peer. A timeout did not.
+/// The refusal of a layer that kept an attempt from the peer. A timeout did not, and an address that cannot be called is
+/// the fault of one instance: another may be well.
 fn refused_by<E>(error: &Error<E>) -> Option<&Rejected> {
     error
         .as_rejected()
-        .filter(|rejected| !rejected.is_timeout())
+        .filter(|rejected| !rejected.is_timeout() && rejected.reason() != Reason::BadAddress)
 }
 
 /// Sends each attempt to an instance not yet tried.
