@@ -73,6 +73,11 @@ impl Watch {
         self.handle.shared.snapshot.load_full()
     }
 
+    /// The version of the latest snapshot, which readers on other threads need not know of.
+    pub(crate) fn version(&self) -> u64 {
+        self.handle.shared.snapshot.load().version
+    }
+
     /// Waits for a snapshot of a version above `seen`.
     pub async fn changed(&self, seen: u64) -> Arc<Snapshot> {
         let mut state = self.handle.shared.state.subscribe();
