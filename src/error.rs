@@ -78,6 +78,8 @@ pub enum Reason {
     NoInstance,
     /// The host in the URL cannot be a service.
     NoService,
+    /// The registry names an address that cannot be called.
+    BadAddress,
     /// The call needs TLS, and the client was not told how.
     TlsNotSetUp,
 }
@@ -206,6 +208,7 @@ impl fmt::Display for Rejected {
             Reason::Unresolved => f.write_str(": no instance is known"),
             Reason::NoInstance => f.write_str(": none of the instances may be called"),
             Reason::NoService => f.write_str(" is no known service"),
+            Reason::BadAddress => f.write_str(": the instance's address cannot be called"),
             Reason::TlsNotSetUp => f.write_str(" must be called over TLS, which is not set up"),
         }?;
         match self.retry_after {

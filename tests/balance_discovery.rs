@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use buttress::balance::{Balance, NewEndpoint};
+use buttress::balance::{Balance, NewEndpoint, Tried};
 use buttress::discovery::{Resolver, Watch};
 use buttress::error::{Error, Reason};
 use buttress::registries::memory::Memory;
@@ -90,6 +90,28 @@ async fn those_that_the_registry_forgot_are_called_only_while_it_names_nobody() 
     register(&registry, &["a"]).await;
     watch.changed(seen).await;
     assert_eq!(called(&balance).await, BTreeSet::from(["a".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_attempt_goes_to_one_that_the_registry_forgot_rather_than_again_to_the_same() {
+    let registry = Memory::new();
+    let watch = Resolver::new(registry.clone()).watch("orders");
+    let balance = balance(watch.clone());
+    register(&registry, &["a", "b", "c", "d"]).await;
+    let known = called(&balance).await;
+    let seen = watch.snapshot().version();
+    registry.clear();
+    let seen = watch.changed(seen).await.version().max(seen);
+    register(&registry, &["a"]).await;
+    watch.changed(seen).await;
+
+    let tried = Arc::new(Tried::default());
+    let mut attempts = Vec::new();
+    for _ in 0..4 {
+        attempts.push(balance.send((), Some(&tried)).await.expect("an answer"));
+    }
+    assert_eq!(attempts[0], "a");
+    assert_eq!(BTreeSet::from_iter(attempts), known);
 }
 
 #[tokio::test(start_paused = true)]

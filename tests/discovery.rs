@@ -418,10 +418,16 @@ fn a_service_is_watched_anew_when_the_runtime_of_its_watch_has_ended() {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_time().build().unwrap()
     };
-    let kept = runtime().block_on(async { resolver.watch("orders") });
+    let kept = runtime().block_on(async {
+        let watch = resolver.watch("orders");
+        watch.resolved().await.unwrap();
+        watch
+    });
+    assert!(matches!(kept.freshness(), Freshness::Stale { .. }));
     runtime().block_on(async {
         let watch = resolver.watch("orders");
         assert_eq!(watch.resolved().await.unwrap().instances().len(), 1);
+        assert_eq!(watch.freshness(), Freshness::Fresh);
     });
     drop(kept);
 }
@@ -638,6 +644,31 @@ async fn the_observer_hears_of_changes_holds_failures_and_recoveries() {
         "0 instances, 0 held",
     ];
     assert_eq!(heard.take(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_ends_neither_a_watch_nor_a_registration() {
+    struct Panics;
+    impl Observe for Panics {
+        fn on_event(&self, _: &Event<'_>) {
+            panic!("a bug in the observer");
+        }
+    }
+    let memory = Memory::new();
+    let _registered = Registration::new(memory.clone(), "orders", instance("a"))
+        .observe(Panics)
+        .start();
+    let watch = Resolver::new(memory.clone())
+        .observe(Panics)
+        .watch("orders");
+    watch.resolved().await.unwrap();
+    clock::sleep(secs(60)).await;
+    memory
+        .register("orders", &instance("b"), FOREVER)
+        .await
+        .unwrap();
+    clock::sleep(secs(1)).await;
+    assert_eq!(ids(watch.snapshot().live()), ["a", "b"]);
 }
 
 // ---- registration ----

@@ -383,6 +383,25 @@ async fn none_of_many_that_register_in_a_file_at_once_is_lost() {
 }
 
 #[tokio::test]
+async fn the_case_of_a_services_name_in_a_file_does_not_matter() {
+    let folder = Folder::new();
+    let path = folder.path("instances.toml");
+    folder.replace("instances.toml", &toml(&[1]).replace("orders", "Orders"));
+    let file = File::new(&path);
+    let watch = Resolver::new(file.clone()).watch("orders");
+    ports(&watch, &[1]).await;
+    file.register("ORDERS", &instance("b"), secs(30))
+        .await
+        .unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("ORDERS"), "{text}");
+    let renewed = file.renew("orders", &instance("b"), Status::Up).await;
+    assert_eq!(renewed, Ok(Renewal::Renewed));
+    file.deregister("orders", &instance("b")).await.unwrap();
+    ports(&watch, &[1]).await;
+}
+
+#[tokio::test]
 async fn registering_never_overwrites_a_file_with_a_mistake() {
     let folder = Folder::new();
     let path = folder.path("instances.toml");

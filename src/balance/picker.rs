@@ -30,7 +30,8 @@ pub(super) struct Endpoint<S> {
     pub(super) member: Arc<Member<S>>,
 }
 
-/// Those of a lower rank are called only if there is nobody of a higher one.
+/// Those of a lower rank are called only if there is nobody of a higher one; held ones also if a call has tried all the
+/// live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     Live,
@@ -103,6 +104,17 @@ impl<S> Picker<S> {
     /// Those that a pick chooses from.
     pub(super) fn candidates(&self) -> &[Endpoint<S>] {
         &self.endpoints[..self.candidates]
+    }
+
+    /// The held instance of the least load that is `eligible`, for where none of the live ones is. Asks all: that is rare.
+    pub(super) fn pick_held(
+        &self,
+        load: impl Fn(usize) -> f64,
+        eligible: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        (self.candidates..self.endpoints.len())
+            .filter(|&index| self.endpoints[index].rank == Rank::Held && eligible(index))
+            .min_by(|&a, &b| load(a).total_cmp(&load(b)))
     }
 
     /// What a new instance is expected to cost: the median of the others, so that it is tried soon but not flooded.

@@ -5,12 +5,13 @@ use std::task::{Context, Poll};
 use tower::{Layer, Service, ServiceBuilder};
 
 use super::policy::Policy;
+use super::services::Known;
 use super::transport::Transport;
 use crate::balance::{Balance, NewEndpoint, SendFuture, Tried};
 use crate::classify::{Classify, Outcome};
 use crate::deadline::Deadline;
 use crate::discovery::{Instance, Watch};
-use crate::error::{AsRejected, Error, Rejected};
+use crate::error::{AsRejected, Error, Reason, Rejected};
 use crate::layers::bulkhead::{Bulkhead, BulkheadLayer};
 use crate::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::layers::retry::{Decision, RetryLayer, Rules};
@@ -77,6 +78,16 @@ impl<T: Transport> Protected<T> {
     }
 }
 
+impl<T: Transport> Known for Protected<T> {
+    fn has_ended(&self) -> bool {
+        self.watch.has_ended()
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.watch.is_unknown()
+    }
+}
+
 impl<T: Transport> fmt::Debug for Protected<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Protected")
@@ -136,9 +147,18 @@ impl<T: Transport> Classify<T::Response, Error<T::Error>> for TransportRules<T> 
     }
 }
 
+<<<<<<< HEAD
 /// The refusal of a layer that kept an attempt from the peer.
 fn refused_by<E>(error: &Error<E>) -> Option<&Rejected> {
     error.as_rejected().filter(|rejected| rejected.never_sent())
+=======
+/// The refusal of a layer that kept an attempt from the peer. A timeout did not, and an address that cannot be called is
+/// the fault of one instance: another may be well.
+fn refused_by<E>(error: &Error<E>) -> Option<&Rejected> {
+    error
+        .as_rejected()
+        .filter(|rejected| !rejected.is_timeout() && rejected.reason() != Reason::BadAddress)
+>>>>>>> review-discovery
 }
 
 /// Sends each attempt to an instance not yet tried.

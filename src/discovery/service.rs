@@ -134,6 +134,7 @@ impl Service {
         self.shared.state.send_replace(State {
             version: snapshot.as_ref().unwrap_or(&previous).version,
             is_decided: serving.is_some() || self.chain.iter().all(Source::says_none),
+            is_unknown: self.chain.iter().all(Source::denies),
             confirmed_at: used.and_then(Source::confirmed_at),
             using: used.map_or(Using::Answering, |used| used.using(&self.settings, now)),
             unresolved: match serving {

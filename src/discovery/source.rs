@@ -93,6 +93,12 @@ impl Source {
         self.awaited_until(now).is_some()
     }
 
+    /// Whether it knows no such service, as it said last.
+    pub(super) fn denies(&self) -> bool {
+        let last = self.answer.as_ref();
+        last.is_some_and(|answer| answer.named == 0) && self.guard.is_empty()
+    }
+
     /// Whether it answers that there is no instance.
     pub(super) fn says_none(&self) -> bool {
         self.answer.is_some() && self.failure.is_none() && self.guard.is_empty()

@@ -26,7 +26,8 @@
 //! # }
 //! ```
 //!
-//! The URL's host is the service; a port in it is ignored, since each instance has its own. The peer sees the host of
+//! The URL's host is the service, in lower case as URLs have it: the case of its name does not matter, here and in the
+//! registries of this crate. A port in it is ignored, since each instance has its own. The peer sees the host of
 //! the URL in its `Host` header, unless the request has one already. Redirects are followed by the
 //! `reqwest::Client`, without discovery: forbid them there if peers redirect to logical names.
 //!
@@ -75,8 +76,9 @@ impl Client {
 
     /// Sets the policy of `service`.
     #[must_use]
-    pub fn policy(self, service: impl Into<Box<str>>, policy: Policy) -> Self {
-        self.map(|inner| inner.policy(service, policy))
+    pub fn policy(self, service: impl AsRef<str>, policy: Policy) -> Self {
+        let host = service.as_ref().to_ascii_lowercase();
+        self.map(|inner| inner.policy(host, policy))
     }
 
     /// Sets the policy of every service that has none of its own.
@@ -176,8 +178,12 @@ impl Client {
     }
 
     /// What protects the calls to `service`, to be read and steered: its breaker, its bulkhead, its instances.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, if the service was not called before: a task watches the registry.
     pub fn service(&self, service: &str) -> ServiceHandle {
-        self.inner.service(service)
+        self.inner.service(&service.to_ascii_lowercase())
     }
 
     fn map(
