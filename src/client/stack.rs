@@ -147,18 +147,12 @@ impl<T: Transport> Classify<T::Response, Error<T::Error>> for TransportRules<T> 
     }
 }
 
-<<<<<<< HEAD
-/// The refusal of a layer that kept an attempt from the peer.
-fn refused_by<E>(error: &Error<E>) -> Option<&Rejected> {
-    error.as_rejected().filter(|rejected| rejected.never_sent())
-=======
-/// The refusal of a layer that kept an attempt from the peer. A timeout did not, and an address that cannot be called is
-/// the fault of one instance: another may be well.
+/// The refusal of a layer that kept an attempt from the peer. An address that cannot be called is the fault of one
+/// instance: another may be well.
 fn refused_by<E>(error: &Error<E>) -> Option<&Rejected> {
     error
         .as_rejected()
-        .filter(|rejected| !rejected.is_timeout() && rejected.reason() != Reason::BadAddress)
->>>>>>> review-discovery
+        .filter(|rejected| rejected.never_sent() && rejected.reason() != Reason::BadAddress)
 }
 
 /// Sends each attempt to an instance not yet tried.

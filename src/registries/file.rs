@@ -246,23 +246,16 @@ impl Registry for File {
         let service = service.to_owned();
         let instance = instance.clone();
         self.blocking(move |this| {
-<<<<<<< HEAD
             this.change(Missing::Empty, |services| {
-                let entries = services.entry(service).or_default();
+                let entries = match named(services, &service) {
+                    Some(entries) => entries,
+                    None => services.entry(service).or_default(),
+                };
                 entries.retain(|entry| entry.instance.id != instance.id);
                 entries.push(Entry {
                     instance,
                     registered: true,
                 });
-=======
-            this.change(|services| {
-                let instances = match named(services, &service) {
-                    Some(instances) => instances,
-                    None => services.entry(service).or_default(),
-                };
-                instances.retain(|other| other.id != instance.id);
-                instances.push(instance);
->>>>>>> review-discovery
                 true
             })
         })
@@ -278,15 +271,9 @@ impl Registry for File {
         let id = instance.id.clone();
         self.blocking(move |this| {
             let mut renewal = Renewal::Unknown;
-<<<<<<< HEAD
             this.change(Missing::Error, |services| {
-                let mut entries = services.get_mut(&service).into_iter().flatten();
+                let mut entries = named(services, &service).into_iter().flatten();
                 let Some(entry) = entries.find(|entry| entry.instance.id == id) else {
-=======
-            this.change(|services| {
-                let instances = named(services, &service).into_iter().flatten();
-                let Some(instance) = instances.into_iter().find(|other| other.id == id) else {
->>>>>>> review-discovery
                     return false;
                 };
                 renewal = Renewal::Renewed;
@@ -304,13 +291,8 @@ impl Registry for File {
         let service = service.to_owned();
         let id = instance.id.clone();
         self.blocking(move |this| {
-<<<<<<< HEAD
             this.change(Missing::Empty, |services| {
-                let Some(entries) = services.get_mut(&service) else {
-=======
-            this.change(|services| {
-                let Some(instances) = named(services, &service) else {
->>>>>>> review-discovery
+                let Some(entries) = named(services, &service) else {
                     return false;
                 };
                 let before = entries.len();
@@ -321,7 +303,6 @@ impl Registry for File {
     }
 }
 
-<<<<<<< HEAD
 /// What a file that is missing stands for.
 #[derive(Clone, Copy)]
 enum Missing {
@@ -329,13 +310,13 @@ enum Missing {
     Empty,
     /// A registry that is down, rather than one that forgot.
     Error,
-=======
+}
+
 /// The instances of `service`, whatever the case of its name: that of a host in a URL is lower.
-fn named<'a>(services: &'a mut Services, service: &str) -> Option<&'a mut Vec<Instance>> {
+fn named<'a>(services: &'a mut Services, service: &str) -> Option<&'a mut Vec<Entry>> {
     let mut services = services.iter_mut();
     let found = services.find(|(name, _)| name.eq_ignore_ascii_case(service));
-    found.map(|(_, instances)| instances)
->>>>>>> review-discovery
+    found.map(|(_, entries)| entries)
 }
 
 /// Whether `event` can have changed what the file says. Reading it is an event too.
