@@ -347,6 +347,14 @@ async fn those_who_wait_are_woken_when_the_wait_is_over_and_when_a_probe_is_give
     probe.release();
     assert!(waiting.is_woken());
     assert_ready!(waiting.poll());
+
+    breaker.reconfigure(brittle().half_open_calls(1).cancelled(Cancelled::Ignored));
+    let probe = breaker.try_acquire().unwrap();
+    let mut waiting = task::spawn(breaker.ready());
+    assert_pending!(waiting.poll());
+    drop(probe);
+    assert!(waiting.is_woken());
+    assert_ready!(waiting.poll());
 }
 
 #[tokio::test(start_paused = true)]
@@ -616,6 +624,10 @@ async fn disabled_counts_nothing_and_metrics_only_counts_without_opening() {
 
     breaker.close();
     assert_eq!(breaker.figures().calls.calls, 0);
+
+    call(&service, Ask::Fail).await.unwrap_err();
+    breaker.metrics_only();
+    assert_eq!(breaker.figures().calls.calls, 0, "a dry run starts empty");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,9 +2,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::algo::budget::Budget;
-use crate::clock;
 
-/// How many retries the traffic pays for, over the last ten seconds. Clones share it.
+/// How many retries the traffic pays for, over the last ten seconds: the first attempts that ended in them, save those
+/// that a layer inside refused. Clones share it.
 ///
 /// Each layer has one of its own, shared by all services made from that layer and from its clones. Several layers
 /// share one if they are given clones of it, which is right where they call the same peer.
@@ -25,8 +25,8 @@ impl RetryBudget {
         Self(Arc::new(Budget::new(share, floor)))
     }
 
-    pub(super) fn deposit(&self) {
-        self.0.deposit(clock::now());
+    pub(super) fn deposit(&self, now: Instant) {
+        self.0.deposit(now);
     }
 
     pub(super) fn withdraw(&self, now: Instant) -> Option<Token> {

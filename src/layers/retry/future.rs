@@ -19,7 +19,7 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // `None` if the first attempt is the only one.
+        // `None` if one attempt is all that is allowed.
         plan: Option<Plan<S, Req, R>>,
         // What the peer said last. It is the answer if the next attempt is never made or is refused.
         kept: Option<Result<S::Response, S::Error>>,
@@ -74,6 +74,7 @@ where
         let this = self.project();
         *this.plan = None;
         *this.kept = None;
+        *this.token = None;
         Poll::Ready(result)
     }
 }
@@ -99,7 +100,10 @@ where
                         let Some(kept) = this.kept.take() else {
                             return Poll::Ready(result);
                         };
-                        give_back(this.token);
+                        // The peer never saw the attempt: its token goes back into the budget.
+                        if let Some(token) = this.token {
+                            token.spent = false;
+                        }
                         return Poll::Ready(kept);
                     }
                     let Some((wait, token)) = plan.another(&result) else {
@@ -118,7 +122,6 @@ where
                 StateProj::Readying { timer } => {
                     let plan = this.plan.as_mut().expect("polled after completion");
                     let Some(request) = ready!(plan.poll_ready(timer, cx)) else {
-                        give_back(this.token);
                         let kept = this.kept.take().expect("what an attempt ended with");
                         return Poll::Ready(kept);
                     };
@@ -134,18 +137,11 @@ where
     }
 }
 
-/// Puts the token back into the budget: the peer never saw the attempt.
-fn give_back(token: &mut Option<Token>) {
-    if let Some(mut token) = token.take() {
-        token.spent = false;
-    }
-}
-
 /// What further attempts need.
 pub(super) struct Plan<S, Req, R> {
     policy: Arc<RetryLayer<R>>,
     inner: S,
-    /// `None` once it was sent itself: no attempt can follow.
+    /// `None` if it was sent itself: no attempt can follow.
     request: Option<Req>,
     /// The number of the last attempt, 1 for the first.
     attempt: u32,
@@ -158,11 +154,11 @@ where
     S: Service<Req>,
     R: Rules<Req, S::Response, S::Error>,
 {
-    pub(super) fn new(policy: Arc<RetryLayer<R>>, inner: S, request: Req) -> Self {
+    pub(super) fn new(policy: Arc<RetryLayer<R>>, inner: S, request: Option<Req>) -> Self {
         Self {
             policy,
             inner,
-            request: Some(request),
+            request,
             attempt: 1,
             wait: Duration::ZERO,
         }
@@ -173,11 +169,18 @@ where
     }
 
     /// How long to wait before the next attempt, and what it takes from the budget; `None` if `result` is final.
+    ///
+    /// A first attempt pays into the budget here and not when it is made: a peer that never saw it, because a layer
+    /// inside refused it, shall not be sent retries for it.
     fn another(
         &mut self,
         result: &Result<S::Response, S::Error>,
     ) -> Option<(Duration, Option<Token>)> {
         let policy = &*self.policy;
+        let now = clock::now();
+        if let (1, Some(budget)) = (self.attempt, &policy.budget) {
+            budget.deposit(now);
+        }
         let Decision::Retry { after } =
             policy.rules.decide(self.request.as_ref()?, result.as_ref())
         else {
@@ -188,7 +191,6 @@ where
         }
         self.wait = policy.backoff.wait(self.attempt, self.wait, &mut ThreadRng);
         let wait = self.wait.max(after.unwrap_or_default());
-        let now = clock::now();
         if Deadline::current().is_some_and(|deadline| deadline.remaining(now) <= wait) {
             return None;
         }

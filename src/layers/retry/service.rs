@@ -49,16 +49,14 @@ where
         if self.policy.attempts == 1 {
             return RetryFuture::new(self.inner.call(request), None);
         }
-        if let Some(budget) = &self.policy.budget {
-            budget.deposit();
-        }
-        let Some(copy) = self.policy.rules.replay(&request, 1) else {
-            return RetryFuture::new(self.inner.call(request), None);
+        let (first, request) = match self.policy.rules.replay(&request, 1) {
+            Some(copy) => (copy, Some(request)),
+            None => (request, None),
         };
         // The clone may not be ready: it stays here, and the one that was made ready is called.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
-        let attempt = inner.call(copy);
+        let attempt = inner.call(first);
         let plan = Plan::new(Arc::clone(&self.policy), inner, request);
         RetryFuture::new(attempt, Some(plan))
     }
