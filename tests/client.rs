@@ -180,6 +180,22 @@ async fn nothing_passes_through_while_one_registry_of_several_cannot_be_asked() 
 }
 
 #[tokio::test]
+async fn a_service_whose_last_instance_has_gone_is_not_called_outside() {
+    let registry = Memory::new();
+    let server = Server::status(200).await;
+    register(&registry, "localhost", &server).await;
+    let client = client(&registry).pass_through();
+    let url = format!("http://localhost:{}/", server.address.port());
+    client.get(&url).send().await.unwrap();
+    let gone = Instance::new(server.address.to_string(), "127.0.0.1", 80);
+    registry.deregister("localhost", &gone).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let error = client.get(&url).send().await.unwrap_err();
+    assert_eq!(rejected(&error).reason(), Reason::Unresolved);
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test]
 async fn a_host_known_to_be_outside_passes_through_in_an_outage() {
     let registry = Memory::new();
     let outside = Server::status(200).await;
