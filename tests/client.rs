@@ -49,14 +49,14 @@ async fn each_attempt_goes_to_an_instance_not_yet_tried() {
         register(&registry, "orders", &server).await;
         servers.push(server);
     }
-    let answer = client(&registry)
-        .get("http://orders/")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), 200);
-    for server in servers {
-        assert!(server.calls() <= 1, "an instance was tried twice");
+    for calls in 1..=10 {
+        // Each client anew, so that none has learnt whom to avoid.
+        let answer = client(&registry).get("http://orders/").send().await;
+        assert_eq!(answer.unwrap().status(), 200);
+        for server in &servers {
+            assert!(server.calls() <= calls, "an instance was tried twice");
+        }
+        assert_eq!(servers[2].calls(), calls);
     }
 }
 
@@ -177,6 +177,22 @@ async fn nothing_passes_through_while_one_registry_of_several_cannot_be_asked() 
         assert!(with_causes(&error).contains("it is down"), "{error:?}");
     }
     assert_eq!(outside.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_service_whose_last_instance_has_gone_is_not_called_outside() {
+    let registry = Memory::new();
+    let server = Server::status(200).await;
+    register(&registry, "localhost", &server).await;
+    let client = client(&registry).pass_through();
+    let url = format!("http://localhost:{}/", server.address.port());
+    client.get(&url).send().await.unwrap();
+    let gone = Instance::new(server.address.to_string(), "127.0.0.1", 80);
+    registry.deregister("localhost", &gone).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let error = client.get(&url).send().await.unwrap_err();
+    assert_eq!(rejected(&error).reason(), Reason::Unresolved);
+    assert_eq!(server.calls(), 1);
 }
 
 #[tokio::test]

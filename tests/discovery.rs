@@ -197,6 +197,18 @@ async fn a_registry_failure_never_changes_the_set() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registry_that_fails_does_not_say_that_there_is_nobody() {
+    let fake = Fake::saying("fake", &[]);
+    let watch = Resolver::new(fake.clone()).watch("orders");
+    watch.resolved().await.unwrap_err();
+    let authoritative = false;
+    assert_eq!(watch.freshness(), Freshness::Empty { authoritative });
+    fake.set(Mode::Fails);
+    clock::sleep(secs(9)).await;
+    assert_eq!(watch.freshness(), Freshness::Stale { age: secs(9) });
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_age_counts_from_the_last_confirmation() {
     let fake = Fake::saying("fake", &["a"]);
     let watch = Resolver::new(fake.clone()).watch("orders");

@@ -96,7 +96,7 @@ impl Source {
     /// Whether it knows no such service, as it said last.
     pub(super) fn denies(&self) -> bool {
         let last = self.answer.as_ref();
-        last.is_some_and(|answer| answer.named == 0) && self.guard.is_empty()
+        last.is_some_and(|answer| answer.named == 0)
     }
 
     /// Whether it answers that there is no instance.
@@ -129,10 +129,10 @@ impl Source {
         let authoritative = self.answer.as_ref().is_some_and(|a| a.authoritative);
         if self.has_expired(settings, now) {
             Using::Expired
-        } else if self.guard.is_empty() {
-            Using::Empty { authoritative }
         } else if self.failure.is_some() {
             Using::Failing
+        } else if self.guard.is_empty() {
+            Using::Empty { authoritative }
         } else {
             Using::Answering
         }

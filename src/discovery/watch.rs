@@ -134,7 +134,8 @@ impl Watch {
         self.handle.has_ended()
     }
 
-    /// Whether every registry knows no such service. An outage that follows does not change what they said.
+    /// Whether every registry knows no such service, and none did since it is watched. An outage that follows does not
+    /// change what they said.
     pub(crate) fn is_unknown(&self) -> bool {
         self.handle.shared.state.borrow().is_unknown
     }
@@ -194,7 +195,7 @@ pub(super) struct State {
     pub(super) version: u64,
     /// Whether waiting for the first answer is over: there are instances, or every registry said that it has none.
     pub(super) is_decided: bool,
-    /// Whether every registry said last that it knows no such service.
+    /// Whether every registry said that it knows no such service, and none ever named an instance.
     pub(super) is_unknown: bool,
     /// When the registry in use last confirmed it.
     pub(super) confirmed_at: Option<Instant>,

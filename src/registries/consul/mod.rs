@@ -71,10 +71,17 @@ impl Consul {
                 updates.confirmed().await;
                 continue;
             }
-            let least = known.as_ref().map_or(1, Vec::len);
-            if !answer.led && answer.instances.len() < least {
-                let message = "it has no leader and names fewer instances";
-                return Err(self.http.error(ErrorKind::Failed, message));
+            if !answer.led && loses(known.as_deref(), &answer.instances) {
+                let message = "it has no leader and does not name all instances";
+                let error = self.http.error(ErrorKind::Failed, message);
+                if known.is_none() {
+                    return Err(error);
+                }
+                // Another watch would not know who was there. The leader to come need not move the index.
+                updates.failed(error).await;
+                pace.unchanged();
+                index = 0;
+                continue;
             }
             pace.changed();
             updates.instances(answer.instances.clone()).await;
@@ -227,6 +234,17 @@ struct Answer {
     index: u64,
     led: bool,
     instances: Vec<Instance>,
+}
+
+/// Whether `answer` lacks what is known; before anything is, it must name someone.
+fn loses(known: Option<&[Instance]>, answer: &[Instance]) -> bool {
+    match known {
+        None => answer.is_empty(),
+        Some(known) => {
+            let named = |id: &str| answer.iter().any(|instance| instance.id == id);
+            !known.iter().all(|instance| named(&instance.id))
+        }
+    }
 }
 
 /// Whether the agent knows what was named.

@@ -28,8 +28,11 @@
 //!
 //! The URL's host is the service, in lower case as URLs have it: the case of its name does not matter, here and in the
 //! registries of this crate. A port in it is ignored, since each instance has its own. The peer sees the host of
-//! the URL in its `Host` header, unless the request has one already. Redirects are followed by the
-//! `reqwest::Client`, without discovery: forbid them there if peers redirect to logical names.
+//! the URL in its `Host` header, unless the request has one already.
+//!
+//! Redirects are followed by the `reqwest::Client`, without discovery and with the same `Host` header. It does not tell
+//! where a connection failed: a `POST` that is redirected to where nobody listens counts as never sent, and is sent
+//! again. Where peers redirect, forbid it: `reqwest::Client::builder().redirect(reqwest::redirect::Policy::none())`.
 //!
 //! # TLS
 //!
