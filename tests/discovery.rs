@@ -902,3 +902,38 @@ async fn a_watch_can_tell_of_a_failure_and_go_on() {
     clock::sleep(secs(1)).await;
     assert_eq!(watch.freshness(), Freshness::Fresh);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_registers_can_ask_whether_it_worked() {
+    let memory = Memory::new();
+    memory.set_down(true);
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    let registered = Registration::new(memory.clone(), "orders", instance).start();
+    let error = registered.registered().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+
+    memory.set_down(false);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(registered.registered().await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_people_can_put_right_is_not_waited_for() {
+    struct Denies;
+    impl Registry for Denies {
+        fn name(&self) -> &str {
+            "denies"
+        }
+
+        fn watch(&self, _: &str, _: Updates) -> BoxFuture<'static, RegistryError> {
+            Box::pin(async { RegistryError::new("denies", ErrorKind::Denied, "no token") })
+        }
+    }
+
+    let begun = buttress::clock::now();
+    let watch = Resolver::new(Denies).or(Memory::new()).watch("orders");
+    let rejected = watch.resolved().await.unwrap_err();
+    assert_eq!(buttress::clock::now(), begun);
+    let said = std::error::Error::source(&rejected).unwrap().to_string();
+    assert_eq!(said, "denies: no token; memory: knows no such service");
+}

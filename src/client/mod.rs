@@ -142,6 +142,7 @@ impl<T: Transport> Client<T> {
     /// # Panics
     ///
     /// Outside a tokio runtime, if the service was not called before: a task watches the registry.
+    #[track_caller]
     pub fn service(&self, service: &str) -> ServiceHandle {
         let protected = self.protected(service);
         ServiceHandle {
