@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use self::format::{Format, Services};
 use crate::clock;
@@ -54,6 +54,8 @@ mod format;
 pub struct File {
     name: Arc<str>,
     path: Arc<Path>,
+    /// Whose turn it is to change the file, so that a lock which another process keeps holds up one thread, not all.
+    turn: Arc<Mutex<()>>,
 }
 
 impl File {
@@ -63,6 +65,7 @@ impl File {
         Self {
             name: format!("file {}", path.display()).into(),
             path: path.into(),
+            turn: Arc::default(),
         }
     }
 
@@ -95,7 +98,25 @@ impl File {
 
     /// Reads the file, lets `change` change it, and writes it if it says that it did. No other process that does the
     /// same comes in between.
-    fn change(&self, change: impl FnOnce(&mut Services) -> bool) -> Result<(), RegistryError> {
+    fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Services) -> (T, bool) + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, RegistryError>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let turn = Arc::clone(&this.turn).lock_owned().await;
+            let changed = this.blocking(move |this| {
+                let _turn = turn;
+                this.rewrite(change)
+            });
+            changed.await
+        })
+    }
+
+    fn rewrite<T>(
+        &self,
+        change: impl FnOnce(&mut Services) -> (T, bool),
+    ) -> Result<T, RegistryError> {
         let failed = |error| self.failed("cannot be written", ErrorKind::Failed, error);
         let _lock = self.lock().map_err(failed)?;
         let mut services = if self.path.exists() {
@@ -103,8 +124,9 @@ impl File {
         } else {
             Services::new()
         };
-        if !change(&mut services) {
-            return Ok(());
+        let (told, is_changed) = change(&mut services);
+        if !is_changed {
+            return Ok(told);
         }
         let text = Format::of(&self.path)
             .and_then(|format| format.print(&services))
@@ -112,7 +134,8 @@ impl File {
         let fresh = self.beside("new");
         fs::write(&fresh, text)
             .and_then(|()| fs::rename(&fresh, &self.path))
-            .map_err(failed)
+            .map_err(failed)?;
+        Ok(told)
     }
 
     /// Waits for the lock, which goes with the handle or with the process. It is a file beside, because the file itself
@@ -237,16 +260,14 @@ impl Registry for File {
     ) -> BoxFuture<'static, Result<(), RegistryError>> {
         let service = service.to_owned();
         let instance = instance.clone();
-        self.blocking(move |this| {
-            this.change(|services| {
-                let instances = match named(services, &service) {
-                    Some(instances) => instances,
-                    None => services.entry(service).or_default(),
-                };
-                instances.retain(|other| other.id != instance.id);
-                instances.push(instance);
-                true
-            })
+        self.change(move |services| {
+            let instances = match named(services, &service) {
+                Some(instances) => instances,
+                None => services.entry(service).or_default(),
+            };
+            instances.retain(|other| other.id != instance.id);
+            instances.push(instance);
+            ((), true)
         })
     }
 
@@ -258,17 +279,13 @@ impl Registry for File {
     ) -> BoxFuture<'static, Result<Renewal, RegistryError>> {
         let service = service.to_owned();
         let id = instance.id.clone();
-        self.blocking(move |this| {
-            let mut renewal = Renewal::Unknown;
-            this.change(|services| {
-                let instances = named(services, &service).into_iter().flatten();
-                let Some(instance) = instances.into_iter().find(|other| other.id == id) else {
-                    return false;
-                };
-                renewal = Renewal::Renewed;
-                std::mem::replace(&mut instance.status, status) != status
-            })?;
-            Ok(renewal)
+        self.change(move |services| {
+            let mut instances = named(services, &service).into_iter().flatten();
+            let Some(instance) = instances.find(|other| other.id == id) else {
+                return (Renewal::Unknown, false);
+            };
+            let is_changed = std::mem::replace(&mut instance.status, status) != status;
+            (Renewal::Renewed, is_changed)
         })
     }
 
@@ -279,15 +296,13 @@ impl Registry for File {
     ) -> BoxFuture<'static, Result<(), RegistryError>> {
         let service = service.to_owned();
         let id = instance.id.clone();
-        self.blocking(move |this| {
-            this.change(|services| {
-                let Some(instances) = named(services, &service) else {
-                    return false;
-                };
-                let before = instances.len();
-                instances.retain(|other| other.id != id);
-                instances.len() < before
-            })
+        self.change(move |services| {
+            let Some(instances) = named(services, &service) else {
+                return ((), false);
+            };
+            let before = instances.len();
+            instances.retain(|other| other.id != id);
+            ((), instances.len() < before)
         })
     }
 }
