@@ -152,12 +152,14 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    pub(crate) fn transport(&self) -> &T {
+    /// The transport, for a client of its own kind around this one.
+    pub fn transport(&self) -> &T {
         &self.settings.transport
     }
 
+    /// Changes the transport.
     #[must_use]
-    pub(crate) fn map_transport(self, change: impl FnOnce(&mut T)) -> Self {
+    pub fn map_transport(self, change: impl FnOnce(&mut T)) -> Self {
         self.set(|settings| change(&mut settings.transport))
     }
 
