@@ -108,14 +108,17 @@ impl Registration {
                 never = self.keep(Some(Status::OutOfService), &said) => match never {},
             }
         }
-        self.bounded(self.registry.deregister(&self.service, &self.instance))
-            .await?;
-        self.observer.emit(&Event::Deregistered {
-            registry: self.registry.name(),
-            service: &self.service,
-            instance: &self.instance.id,
-        });
-        Ok(())
+        let left = self.registry.deregister(&self.service, &self.instance);
+        let left = self.bounded(left).await;
+        match &left {
+            Ok(()) => self.observer.emit(&Event::Deregistered {
+                registry: self.registry.name(),
+                service: &self.service,
+                instance: &self.instance.id,
+            }),
+            Err(error) => self.failed(error, Duration::ZERO),
+        }
+        left
     }
 
     /// Keeps the instance registered, with the status `leaving` once it is about to leave.
@@ -143,12 +146,7 @@ impl Registration {
                 Err(error) => {
                     let wait = backoff.next(&mut ThreadRng).min(heartbeat);
                     is_failing = true;
-                    self.observer.emit(&Event::RegistryFailed {
-                        registry: self.registry.name(),
-                        service: &self.service,
-                        error: &error.message(),
-                        wait,
-                    });
+                    self.failed(&error, wait);
                     said.send_replace(Some(Err(error)));
                     clock::sleep(wait).await;
                     continue;
@@ -183,6 +181,15 @@ impl Registration {
         let registered = self.registry.register(&self.service, &instance, self.ttl);
         self.bounded(registered).await?;
         Ok(Renewal::Renewed)
+    }
+
+    fn failed(&self, error: &RegistryError, wait: Duration) {
+        self.observer.emit(&Event::RegistryFailed {
+            registry: self.registry.name(),
+            service: &self.service,
+            error: &error.message(),
+            wait,
+        });
     }
 
     fn status(&self) -> Status {
