@@ -17,6 +17,7 @@ use buttress::algo::breaker;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::circuit_breaker::CircuitBreaker;
 use buttress::layers::fallback::FallbackLayer;
+use buttress::layers::hedge::HedgeLayer;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::timeout::TimeoutLayer;
 use tower::{Layer, Service, ServiceExt};
@@ -62,6 +63,9 @@ contract! {
     circuit_breaker: (CircuitBreaker::new("contract", never_opens()).layer(), || 0);
     retry: (RetryLayer::new(3), || 0);
     retry_once: (RetryLayer::new(1), || 0);
+    hedge: (HedgeLayer::new(HOUR), || 0);
+    hedge_that_fails_on: (HedgeLayer::default().attempts(4).budget(None), || 0);
+    hedge_once: (HedgeLayer::new(HOUR).attempts(1), || 0);
     fallback: (FallbackLayer::from_fn(|failed: Result<u8, BoxError>| failed), || 0);
 }
 

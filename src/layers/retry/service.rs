@@ -6,6 +6,7 @@ use tower::Service;
 
 use super::future::{Plan, RetryFuture};
 use super::{RetryLayer, Rules};
+use crate::clock;
 
 /// The service of a [`RetryLayer`].
 #[derive(Debug)]
@@ -50,7 +51,7 @@ where
             return RetryFuture::new(self.inner.call(request), None);
         }
         if let Some(budget) = &self.policy.budget {
-            budget.deposit();
+            budget.deposit(clock::now());
         }
         let Some(copy) = self.policy.rules.replay(&request, 1) else {
             return RetryFuture::new(self.inner.call(request), None);

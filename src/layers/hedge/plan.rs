@@ -1,0 +1,146 @@
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tower::Service;
+
+use super::{CopyRequest, HedgeLayer};
+use crate::budget::Token;
+use crate::classify::{Classify, Outcome};
+use crate::clock::{self, Sleep};
+use crate::deadline::Deadline;
+use crate::observe::Event;
+
+/// What further attempts need.
+pub(super) struct Plan<S, Req, C, K> {
+    policy: Arc<HedgeLayer<C, K>>,
+    inner: S,
+    /// The next attempt's; `None` where no further attempt may follow.
+    request: Option<Req>,
+    /// The number of the last attempt, 1 for the first.
+    attempt: u32,
+    /// When the next attempt is due, unless one fails before.
+    due: Instant,
+}
+
+/// What the result of an attempt means for the call.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Verdict {
+    /// It is the call's.
+    Answer,
+    /// The next attempt is due.
+    Failed,
+    /// The peer wants to be left alone.
+    Overloaded,
+    /// A layer inside kept the attempt away from the peer.
+    Refused,
+}
+
+/// What an attempt took from the budget, if there is one.
+pub(super) type Paid = Option<Token>;
+
+impl<S, Req, C, K> Plan<S, Req, C, K>
+where
+    S: Service<Req>,
+    C: CopyRequest<Req>,
+    K: Classify<S::Response, S::Error>,
+{
+    pub(super) fn new(
+        policy: Arc<HedgeLayer<C, K>>,
+        inner: S,
+        request: Req,
+        started: Instant,
+    ) -> Self {
+        Self {
+            due: clock::after(started, policy.delay.current()),
+            policy,
+            inner,
+            request: Some(request),
+            attempt: 1,
+        }
+    }
+
+    /// Whether there may be another attempt.
+    pub(super) fn may_follow(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// When it is due, unless one fails before.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    pub(super) fn judge(&self, result: &Result<S::Response, S::Error>) -> Verdict {
+        match (self.policy.classify.classify(result.as_ref()), result) {
+            (Outcome::Success, _) | (Outcome::Ignored, Ok(_)) => Verdict::Answer,
+            (Outcome::Ignored, Err(_)) => Verdict::Refused,
+            (Outcome::Overload(Some(_)), _) => Verdict::Overloaded,
+            (Outcome::Overload(None) | Outcome::Failure, _) => Verdict::Failed,
+        }
+    }
+
+    /// Takes the next attempt out of the budget; `None` if it must not be made.
+    pub(super) fn pay(&self) -> Option<Paid> {
+        let policy = &*self.policy;
+        let now = clock::now();
+        if has_passed(Deadline::current(), now) {
+            return None;
+        }
+        let Some(budget) = &policy.budget else {
+            return Some(None);
+        };
+        let token = budget.withdraw(now);
+        if token.is_none() {
+            let retry = &*policy.name;
+            policy.observer.emit(&Event::BudgetExhausted { retry });
+        }
+        token.map(Some)
+    }
+
+    /// The next attempt, once the inner service is ready; `None` if it failed or the deadline has passed.
+    pub(super) fn poll_attempt(
+        &mut self,
+        mut timer: Pin<&mut Option<Sleep>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<S::Future>> {
+        let deadline = Deadline::current();
+        if has_passed(deadline, clock::now()) {
+            return Poll::Ready(None);
+        }
+        match self.inner.poll_ready(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(self.attempt()),
+            Poll::Ready(Err(_)) => return Poll::Ready(None),
+            Poll::Pending => {}
+        }
+        let Some(deadline) = deadline else {
+            return Poll::Pending;
+        };
+        if timer.is_none() {
+            timer.set(Some(clock::until(deadline.instant())));
+        }
+        match timer.as_pin_mut() {
+            Some(timer) => timer.poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    }
+
+    fn attempt(&mut self) -> Option<S::Future> {
+        let request = self.request.take()?;
+        let policy = &*self.policy;
+        self.attempt += 1;
+        if self.attempt < policy.attempts {
+            self.request = policy.copy.copy(&request, self.attempt + 1);
+            self.due = clock::after(clock::now(), policy.delay.current());
+        }
+        policy.observer.emit(&Event::Hedging {
+            hedge: &policy.name,
+            attempt: self.attempt,
+        });
+        Some(self.inner.call(request))
+    }
+}
+
+fn has_passed(deadline: Option<Deadline>, now: Instant) -> bool {
+    deadline.is_some_and(|deadline| deadline.has_passed(now))
+}
