@@ -59,12 +59,12 @@ impl Peer {
             let mut calls = peer.calls.lock().unwrap();
             let (after, answer) = (peer.script)().remove(calls.len());
             calls.push((clock::now() - peer.start).as_millis());
-            let mut running = Running(Some(Arc::clone(&peer.cancelled)));
+            let running = Running(Some(Arc::clone(&peer.cancelled)));
             async move {
                 if after > 0 {
                     clock::sleep(Duration::from_millis(after)).await;
                 }
-                running.0 = None;
+                running.end();
                 answer
             }
         })
@@ -72,6 +72,12 @@ impl Peer {
 }
 
 struct Running(Option<Arc<AtomicU32>>);
+
+impl Running {
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
