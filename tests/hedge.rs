@@ -11,14 +11,16 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use buttress::balance::{Balance, Tried};
 use buttress::budget::RetryBudget;
 use buttress::clock;
+use buttress::discovery::Watch;
 use buttress::error::{Reason, Rejected};
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::hedge::{CopyRequest, HedgeLayer, LiveQuantile};
 use buttress::layers::retry::RetryLayer;
 use buttress::observe::{Event, Observe};
-use buttress::{BoxError, Deadline, Outcome};
+use buttress::{BoxError, Deadline, Instance, Outcome};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 type Answer = Result<u16, BoxError>;
@@ -363,6 +365,34 @@ async fn the_first_attempt_is_the_request_itself_and_each_copy_knows_its_number(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hedge_goes_to_an_instance_that_the_call_has_not_tried() {
+    let instances = ["a", "b"].map(|id| Instance::new(id, "10.0.0.1", 80));
+    let seen: Arc<Mutex<Vec<_>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    let balance = Balance::new(
+        Watch::fixed("orders", instances),
+        move |instance: &Arc<Instance>| {
+            let (id, log) = (instance.id.clone(), Arc::clone(&log));
+            tower::service_fn(move |()| {
+                log.lock().unwrap().push(id.clone());
+                async {
+                    clock::sleep(ms(500)).await;
+                    Ok::<_, BoxError>(())
+                }
+            })
+        },
+    );
+    let send = |tried: Arc<Tried>| balance.send((), Some(&tried));
+    let service = after_100().layer(tower::service_fn(send));
+    for _ in 0..20 {
+        service.clone().oneshot(Arc::default()).await.unwrap();
+    }
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 40);
+    assert!(seen.chunks(2).all(|call| call[0] != call[1]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_is_not_copied_is_sent_once() {
     let calls = AtomicU32::new(0);
     let layer = after_100().attempts(3).copy(CopyOrders::default());
@@ -602,9 +632,9 @@ async fn failures_and_cancelled_calls_are_not_taken_for_fast_ones() {
 fn impossible_settings_panic_and_say_why() {
     let panics = |set: fn()| std::panic::catch_unwind(set).is_err();
     assert!(panics(|| drop(HedgeLayer::default().attempts(0))));
-    assert!(panics(|| drop(LiveQuantile::new(1.0))));
-    assert!(panics(|| drop(LiveQuantile::new(f64::NAN))));
-    assert!(panics(|| drop(LiveQuantile::default().minimum_samples(0))));
+    assert!(panics(|| _ = LiveQuantile::new(1.0)));
+    assert!(panics(|| _ = LiveQuantile::new(f64::NAN)));
+    assert!(panics(|| _ = LiveQuantile::default().minimum_samples(0)));
     assert!(panics(|| drop(
         LiveQuantile::default().bounds(ms(2)..=ms(1))
     )));

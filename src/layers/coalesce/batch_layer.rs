@@ -34,8 +34,8 @@ impl<B: Batch> BatchLayer<B> {
 }
 
 impl<B, X> BatchLayer<B, X> {
-    /// Sends a batch once it holds so many calls, however early that is. The default is 100: a request of that many keys
-    /// still fits a URL, and a batch that is lost is not all of the traffic.
+    /// Sends a batch once it holds so many calls, however early that is. The default is 100: that many keys still fit a
+    /// URL, and a batch that is lost is not all of the traffic.
     ///
     /// # Panics
     ///
@@ -48,7 +48,7 @@ impl<B, X> BatchLayer<B, X> {
     }
 
     /// Sends a batch so long after its first call came, however few it holds. Every call may take that much longer. The
-    /// default is 10 ms, as Hystrix had it: little beside a call over a network, and enough for what one page asks for.
+    /// default is 10 ms: little beside a call over a network, and enough to gather what one page asks for.
     #[must_use]
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
@@ -107,7 +107,7 @@ where
         BatchService {
             inner,
             open: Open::default(),
-            layer: self.clone(),
+            layer: Arc::new(self.clone()),
         }
     }
 }
@@ -117,20 +117,19 @@ where
 pub struct BatchService<S: Service<B::Merged, Response = B::Answer>, B: Batch, X = ShareErrors> {
     inner: S,
     open: Open<S, B>,
-    layer: BatchLayer<B, X>,
+    layer: Arc<BatchLayer<B, X>>,
 }
 
 impl<S, B, X> Clone for BatchService<S, B, X>
 where
     S: Service<B::Merged, Response = B::Answer> + Clone,
     B: Batch,
-    X: Clone,
 {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
             open: self.open.clone(),
-            layer: self.layer.clone(),
+            layer: Arc::clone(&self.layer),
         }
     }
 }
@@ -139,7 +138,7 @@ impl<S, B, X> Service<B::Request> for BatchService<S, B, X>
 where
     S: Service<B::Merged, Response = B::Answer, Error: From<Rejected>> + Clone,
     B: Batch,
-    X: Share<S::Error> + Clone,
+    X: Share<S::Error>,
 {
     type Response = B::Response;
     type Error = S::Error;
@@ -154,7 +153,7 @@ where
         let group = SameBatch {
             open: self.open.clone(),
             inner: self.inner.clone(),
-            layer: self.layer.clone(),
+            layer: Arc::clone(&self.layer),
             requests: None,
         };
         CoalesceFuture::new(group, request)

@@ -19,7 +19,7 @@ use crate::error::{Reason, Rejected};
 pub struct SameBatch<S: Service<B::Merged, Response = B::Answer>, B: Batch, X> {
     pub(super) open: Open<S, B>,
     pub(super) inner: S,
-    pub(super) layer: BatchLayer<B, X>,
+    pub(super) layer: Arc<BatchLayer<B, X>>,
     /// Those of its batch, once it has joined one.
     pub(super) requests: Option<Requests<B::Request>>,
 }

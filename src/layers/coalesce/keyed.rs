@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tower::Service;
 use tower::util::Oneshot;
 
-use super::Share;
 use super::flight::{Flight, Part, Seat};
 use super::future::{Group, Voice};
+use super::{CoalesceLayer, Share};
 use crate::error::{Reason, Rejected};
 
 /// The calls under way, by key. Clones share them.
@@ -34,15 +34,14 @@ impl<S: Service<Req>, Req, K> Clone for Flights<S, Req, K> {
 }
 
 /// A caller and those who ask for the same key.
-pub struct SameKey<S: Service<Req>, Req, K, X> {
+pub struct SameKey<S: Service<Req>, Req, K, F, X> {
     pub(super) flights: Flights<S, Req, K>,
     pub(super) key: K,
     pub(super) inner: S,
-    pub(super) share: X,
-    pub(super) voice: Voice,
+    pub(super) layer: Arc<CoalesceLayer<Req, K, F, X>>,
 }
 
-impl<S, Req, K, X> Group for SameKey<S, Req, K, X>
+impl<S, Req, K, F, X> Group for SameKey<S, Req, K, F, X>
 where
     S: Service<Req, Response: Clone, Error: From<Rejected>> + Clone,
     K: Hash + Eq + Clone,
@@ -73,7 +72,7 @@ where
         Ok(match output {
             Part::Last(result) => result,
             Part::Another(Ok(response)) => Ok(response.clone()),
-            Part::Another(Err(error)) => Err(self.share.share(error)),
+            Part::Another(Err(error)) => Err(self.layer.share.share(error)),
         })
     }
 
@@ -93,6 +92,6 @@ where
     }
 
     fn voice(&self) -> &Voice {
-        &self.voice
+        &self.layer.voice
     }
 }

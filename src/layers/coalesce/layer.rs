@@ -14,8 +14,8 @@ use crate::observe::Observer;
 /// Has one call under way for each key, whose answer goes to all who ask for that key meanwhile.
 pub struct CoalesceLayer<Req, K, F, X = ShareErrors> {
     key: F,
-    share: X,
-    voice: Voice,
+    pub(super) share: X,
+    pub(super) voice: Voice,
     keys: PhantomData<fn(&Req) -> K>,
 }
 
@@ -85,7 +85,7 @@ where
         Coalesce {
             inner,
             flights: Flights::default(),
-            layer: self.clone(),
+            layer: Arc::new(self.clone()),
         }
     }
 }
@@ -95,7 +95,7 @@ where
 pub struct Coalesce<S: Service<Req>, Req, K, F, X = ShareErrors> {
     inner: S,
     flights: Flights<S, Req, K>,
-    layer: CoalesceLayer<Req, K, F, X>,
+    layer: Arc<CoalesceLayer<Req, K, F, X>>,
 }
 
 impl<S: Service<Req>, Req, K, F, X> Coalesce<S, Req, K, F, X> {
@@ -108,14 +108,12 @@ impl<S: Service<Req>, Req, K, F, X> Coalesce<S, Req, K, F, X> {
 impl<S, Req, K, F, X> Clone for Coalesce<S, Req, K, F, X>
 where
     S: Service<Req> + Clone,
-    F: Clone,
-    X: Clone,
 {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
             flights: self.flights.clone(),
-            layer: self.layer.clone(),
+            layer: Arc::clone(&self.layer),
         }
     }
 }
@@ -125,11 +123,11 @@ where
     S: Service<Req, Response: Clone, Error: From<Rejected>> + Clone,
     K: Hash + Eq + Clone,
     F: Fn(&Req) -> K,
-    X: Share<S::Error> + Clone,
+    X: Share<S::Error>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = CoalesceFuture<SameKey<S, Req, K, X>>;
+    type Future = CoalesceFuture<SameKey<S, Req, K, F, X>>;
 
     /// Always ready: who shares a call needs no readiness of the inner service. The call asks for it.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -141,8 +139,7 @@ where
             flights: self.flights.clone(),
             key: (self.layer.key)(&request),
             inner: self.inner.clone(),
-            share: self.layer.share.clone(),
-            voice: self.layer.voice.clone(),
+            layer: Arc::clone(&self.layer),
         };
         CoalesceFuture::new(group, request)
     }
