@@ -322,6 +322,23 @@ async fn a_hedge_waits_until_the_service_is_ready_and_is_polled_only_then() {
     assert_eq!(call.await.unwrap(), "pong");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_hedge_given_up_leaves_the_queue_of_the_service_inside() {
+    let limited = ServiceBuilder::new()
+        .concurrency_limit(2)
+        .service(tower::service_fn(|wait: u64| async move {
+            clock::sleep(ms(wait)).await;
+            Ok::<_, BoxError>(())
+        }));
+    let other = tokio::spawn(limited.clone().oneshot(200));
+    let hedged = after_100().layer(limited.clone()).oneshot(10_000);
+    let _slow = tokio::spawn(Deadline::within(ms(150)).scope(hedged));
+    other.await.unwrap().unwrap();
+    // The hedge has waited for a slot from 100 ms to 150 ms.
+    let next = tokio::time::timeout(ms(50), limited.oneshot(1)).await;
+    next.expect("the slot is free").unwrap();
+}
+
 // The request.
 
 /// Not `Clone`.

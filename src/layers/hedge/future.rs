@@ -140,13 +140,14 @@ where
             }
             match this.next.as_mut().poll(plan, cx) {
                 Poll::Ready(Some((hedge, paid))) => this.hedges.push((Box::pin(hedge), paid)),
-                Poll::Ready(None) if this.hedges.is_empty() => {
-                    return match this.failed.take() {
+                Poll::Ready(None) => {
+                    plan.give_up();
+                    return match this.failed.take_if(|_| this.hedges.is_empty()) {
                         Some(failed) => Poll::Ready(failed),
                         None => Poll::Pending,
                     };
                 }
-                _ => return Poll::Pending,
+                Poll::Pending => return Poll::Pending,
             }
         }
     }

@@ -22,7 +22,7 @@
 //!     });
 //! let start = tokio::time::Instant::now();
 //! assert_eq!(service.oneshot("world".to_owned()).await.unwrap(), "hello world");
-//! assert_eq!(start.elapsed(), Duration::from_millis(61));
+//! assert!(start.elapsed() < Duration::from_millis(100));
 //! # }
 //! ```
 //!

@@ -15,9 +15,8 @@ use crate::observe::Event;
 /// What further attempts need.
 pub(super) struct Plan<S, Req, C, K> {
     policy: Arc<HedgeLayer<C, K>>,
-    inner: S,
     /// The next attempt's; `None` where no further attempt may follow.
-    request: Option<Req>,
+    next: Option<(S, Req)>,
     /// The number of the last attempt, 1 for the first.
     attempt: u32,
     /// When the next attempt is due, unless one fails before.
@@ -55,15 +54,19 @@ where
         Self {
             due: clock::after(started, policy.delay.current()),
             policy,
-            inner,
-            request: Some(request),
+            next: Some((inner, request)),
             attempt: 1,
         }
     }
 
     /// Whether there may be another attempt.
     pub(super) fn may_follow(&self) -> bool {
-        self.request.is_some()
+        self.next.is_some()
+    }
+
+    /// Makes no further attempt, and leaves the queue of the inner service if it stands in one.
+    pub(super) fn give_up(&mut self) {
+        self.next = None;
     }
 
     /// When it is due, unless one fails before.
@@ -108,7 +111,10 @@ where
         if has_passed(deadline, clock::now()) {
             return Poll::Ready(None);
         }
-        match self.inner.poll_ready(cx) {
+        let Some((inner, _)) = &mut self.next else {
+            return Poll::Ready(None);
+        };
+        match inner.poll_ready(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(self.attempt()),
             Poll::Ready(Err(_)) => return Poll::Ready(None),
             Poll::Pending => {}
@@ -126,18 +132,23 @@ where
     }
 
     fn attempt(&mut self) -> Option<S::Future> {
-        let request = self.request.take()?;
+        let (mut inner, request) = self.next.take()?;
         let policy = &*self.policy;
         self.attempt += 1;
-        if self.attempt < policy.attempts {
-            self.request = policy.copy.copy(&request, self.attempt + 1);
-            self.due = clock::after(clock::now(), policy.delay.current());
-        }
+        let copy = match self.attempt < policy.attempts {
+            true => policy.copy.copy(&request, self.attempt + 1),
+            false => None,
+        };
         policy.observer.emit(&Event::Hedging {
             hedge: &policy.name,
             attempt: self.attempt,
         });
-        Some(self.inner.call(request))
+        let attempt = inner.call(request);
+        if let Some(copy) = copy {
+            self.next = Some((inner, copy));
+            self.due = clock::after(clock::now(), policy.delay.current());
+        }
+        Some(attempt)
     }
 }
 
