@@ -173,20 +173,19 @@ impl<F: Future> Drop for Seat<F> {
         let mut state = self.flight.lock();
         let was_first = state.is_first(self.number);
         let left = state.seats.remove(&self.number);
+        let (mut call, mut heir) = (Call::Over, None);
         if state.seats.is_empty() {
-            let call = mem::replace(&mut state.call, Call::Over);
-            // Foreign code, as wakers are: it runs outside the lock.
-            drop(state);
-            drop(call);
+            mem::swap(&mut state.call, &mut call);
         } else if was_first && state.is_under_way() {
-            let heir = state.seats.first_entry();
-            let waker = heir.and_then(|mut heir| heir.get_mut().take());
-            drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            let first = state.seats.first_entry();
+            heir = first.and_then(|mut first| first.get_mut().take());
         }
-        drop(left);
+        // Calls and wakers are foreign code: it runs outside the lock.
+        drop(state);
+        drop((call, left));
+        if let Some(waker) = heir {
+            waker.wake();
+        }
     }
 }
 

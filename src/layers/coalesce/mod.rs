@@ -35,6 +35,7 @@
 //! caller leaves at its own. No task is spawned, and nobody is woken before there is something for them.
 
 mod batch;
+mod batch_call;
 mod batch_layer;
 mod flight;
 mod future;
