@@ -78,6 +78,13 @@ impl Deadline {
         CURRENT.set(Some(outer.map_or(self, |outer| outer.min(self))));
         Entered { outer }
     }
+
+    /// Puts no deadline in force until the guard is dropped: for what runs on behalf of more callers than this one.
+    pub(crate) fn lift() -> Entered {
+        Entered {
+            outer: CURRENT.replace(None),
+        }
+    }
 }
 
 /// A deadline in force on this thread; the one around it comes back on drop.

@@ -72,6 +72,10 @@ pub enum Reason {
     HalfOpen,
     /// The circuit breaker was forced open by hand.
     ForcedOpen,
+    /// The call that this one shared panicked in the hands of another caller.
+    Panicked,
+    /// The answer to a batch has nothing for this call.
+    NotInAnswer,
     /// No registry knows an instance of the service.
     Unresolved,
     /// Instances are known, but none may be called.
@@ -205,6 +209,8 @@ impl fmt::Display for Rejected {
             Reason::Open => f.write_str(" is open"),
             Reason::HalfOpen => f.write_str(" is half-open and its probes are under way"),
             Reason::ForcedOpen => f.write_str(" was forced open"),
+            Reason::Panicked => f.write_str(": the shared call panicked"),
+            Reason::NotInAnswer => f.write_str(": the answer lacks this element"),
             Reason::Unresolved => f.write_str(": no instance is known"),
             Reason::NoInstance => f.write_str(": none of the instances may be called"),
             Reason::NoService => f.write_str(" cannot be the name of a service; `pass_through` lets it out as it is"),

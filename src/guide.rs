@@ -19,7 +19,9 @@ guides! {
     order = "docs/order.md";
     bulkhead = "docs/layers/bulkhead.md";
     circuit_breaker = "docs/layers/circuit_breaker.md";
+    coalesce = "docs/layers/coalesce.md";
     fallback = "docs/layers/fallback.md";
+    hedge = "docs/layers/hedge.md";
     retry = "docs/layers/retry.md";
     timeout = "docs/layers/timeout.md";
     consul = "docs/registries/consul.md";

@@ -82,16 +82,17 @@
 //! |---|---|
 //! | [`transport`] | where foreign crates meet this one |
 //! | [`client`] | the whole stack by service name, for any transport |
-//! | [`layers`] | timeout, bulkhead, retry, circuit breaker, fallback |
+//! | [`layers`] | timeout, bulkhead, retry, hedge, circuit breaker, fallback, coalesce |
 //! | [`balance`] | sends each call to one of the instances |
 //! | [`discovery`] | the instances: cache, guard, freshness, registration |
 //! | [`registries`] | Consul, Eureka, a file, memory |
-//! | [`error`](mod@error), [`classify`], [`deadline`], [`observe`] | what all of them share |
+//! | [`error`](mod@error), [`classify`], [`deadline`], [`budget`], [`observe`] | what all of them share |
 //! | [`clock`], [`rng`] | the only readers of time and chance |
 //! | [`algo`] | the decisions: windows, state machines, picks. Pure functions of their arguments |
 
 pub mod algo;
 pub mod balance;
+pub mod budget;
 pub mod classify;
 pub mod client;
 pub mod clock;

@@ -15,7 +15,9 @@ use std::time::Duration;
 use buttress::algo::breaker;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::layers::coalesce::{Batch, BatchLayer, CoalesceLayer};
 use buttress::layers::fallback::FallbackLayer;
+use buttress::layers::hedge::HedgeLayer;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::{BoxError, Outcome};
@@ -63,7 +65,30 @@ contract! {
     circuit_breaker_half_open: half_open();
     retry: (RetryLayer::new(3), || 0);
     retry_once: (RetryLayer::new(1), || 0);
+    hedge: (HedgeLayer::new(HOUR), || 0);
+    hedge_that_fails_on: (HedgeLayer::default().attempts(4).budget(None), || 0);
+    hedge_once: (HedgeLayer::new(HOUR).attempts(1), || 0);
     fallback: (FallbackLayer::from_fn(|failed: Result<u8, BoxError>| failed), || 0);
+    coalesce: (CoalesceLayer::new(|request: &u8| *request), || 0);
+    batch: (BatchLayer::new(One).size(1), || 0);
+}
+
+/// A batch of one.
+struct One;
+
+impl Batch for One {
+    type Request = u8;
+    type Response = u8;
+    type Merged = u8;
+    type Answer = u8;
+
+    fn merge(&self, requests: &[u8]) -> u8 {
+        requests[0]
+    }
+
+    fn split(&self, answer: u8, _: &[u8]) -> Vec<Option<u8>> {
+        vec![Some(answer)]
+    }
 }
 
 fn never_opens() -> breaker::Settings {

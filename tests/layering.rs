@@ -1,7 +1,7 @@
 //! What a module may use follows one order; this reads the sources and holds it.
 //!
-//! `algo → error · classify · deadline · clock · observe · rng → layers → discovery → registries, balance → client →
-//! transport`: a room uses its own and what stands to the left of it. `algo` is std only, a layer never uses another
+//! `algo → error · classify · deadline · clock · observe · rng · budget → layers → discovery → registries, balance →
+//! client → transport`: a room uses its own and what stands to the left of it. `algo` is std only, a layer never uses another
 //! layer, `registries` and `balance` do not know each other. Tests at the end of a file are free.
 #![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
@@ -333,7 +333,9 @@ const ORDER: [&[&str]; 8] = [
     // For the loom models alone.
     &["model"],
     &["algo"],
-    &["error", "classify", "deadline", "clock", "observe", "rng"],
+    &[
+        "error", "classify", "deadline", "clock", "observe", "rng", "budget",
+    ],
     &["layers"],
     &["discovery"],
     &["registries", "balance"],

@@ -33,6 +33,10 @@ fn every_event(see: impl Fn(&Event<'_>)) {
         attempt: 2,
         wait: SECOND,
     });
+    see(&Event::Hedging {
+        hedge: "orders",
+        attempt: 2,
+    });
     see(&Event::BudgetExhausted { retry: "orders" });
     see(&Event::FellBack { fallback: "orders" });
     see(&Event::Ejected {
@@ -104,6 +108,7 @@ fn every_event_becomes_a_figure_that_the_table_names() {
         "buttress.circuit_breaker.state{name=orders,state=open}",
         "buttress.circuit_breaker.transitions{name=orders,from=closed,to=open}",
         "buttress.retry.attempts{name=orders}",
+        "buttress.hedge.attempts{name=orders}",
         "buttress.retry.budget_exhausted{name=orders}",
         "buttress.fallback.answers{name=orders}",
         "buttress.balance.ejections{service=orders}",
@@ -225,6 +230,7 @@ fn every_event_is_traced_at_the_level_of_its_urgency() {
 DEBUG buttress: call refused layer=\"circuit breaker\" name=\"orders\" reason=\"open\" retry_after=1s
  WARN buttress: circuit breaker changed name=\"orders\" from=\"closed\" to=\"open\"
 DEBUG buttress: retrying name=\"orders\" attempt=2 wait=1s
+DEBUG buttress: hedging name=\"orders\" attempt=2
 DEBUG buttress: retry budget exhausted name=\"orders\"
 DEBUG buttress: fallback answered name=\"orders\"
  WARN buttress: instance ejected service=\"orders\" instance=\"orders-1\" wait=1s

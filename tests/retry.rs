@@ -10,10 +10,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use buttress::algo::backoff::{Backoff, Jitter};
+use buttress::budget::RetryBudget;
 use buttress::clock;
 use buttress::error::{Reason, Rejected};
 use buttress::layers::bulkhead::Bulkhead;
-use buttress::layers::retry::{Decision, RetryBudget, RetryLayer, Rules};
+use buttress::layers::retry::{Decision, RetryLayer, Rules};
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::observe::{Event, Observe};
 use buttress::{BoxError, Deadline, Outcome};

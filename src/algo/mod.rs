@@ -8,6 +8,7 @@ pub mod budget;
 pub mod ejection;
 pub mod ewma;
 pub mod pick;
+pub mod quantile;
 mod rng;
 pub mod window;
 

@@ -2,6 +2,8 @@
 
 pub mod bulkhead;
 pub mod circuit_breaker;
+pub mod coalesce;
 pub mod fallback;
+pub mod hedge;
 pub mod retry;
 pub mod timeout;

@@ -90,6 +90,7 @@ impl Observe for MetricsObserver {
                 }
             }
             Event::Retrying { retry, .. } => self.count(ATTEMPTS, &[("name", retry)]),
+            Event::Hedging { hedge, .. } => self.count(HEDGES, &[("name", hedge)]),
             Event::BudgetExhausted { retry } => self.count(EXHAUSTED, &[("name", retry)]),
             Event::FellBack { fallback } => self.count(FALLBACKS, &[("name", fallback)]),
             Event::Ejected { service, .. } => self.count(EJECTIONS, &[("service", service)]),
@@ -181,6 +182,7 @@ const REFUSED: &str = "buttress.calls.refused";
 const TRANSITIONS: &str = "buttress.circuit_breaker.transitions";
 const STATE: &str = "buttress.circuit_breaker.state";
 const ATTEMPTS: &str = "buttress.retry.attempts";
+const HEDGES: &str = "buttress.hedge.attempts";
 const EXHAUSTED: &str = "buttress.retry.budget_exhausted";
 const FALLBACKS: &str = "buttress.fallback.answers";
 const EJECTIONS: &str = "buttress.balance.ejections";
@@ -192,11 +194,18 @@ const RECOVERIES: &str = "buttress.registry.recoveries";
 const REGISTRATIONS: &str = "buttress.registry.registrations";
 const DEREGISTRATIONS: &str = "buttress.registry.deregistrations";
 
-const COUNTERS: [(&str, &str); 11] = [
+const COUNTERS: [(&str, &str); 12] = [
     (REFUSED, "calls refused or given up by a layer"),
     (TRANSITIONS, "changes of a circuit breaker's state"),
     (ATTEMPTS, "attempts after the first"),
-    (EXHAUSTED, "retries not made because the budget was spent"),
+    (
+        HEDGES,
+        "attempts sent beside one that is slow or has failed",
+    ),
+    (
+        EXHAUSTED,
+        "retries and hedges not made because the budget was spent",
+    ),
     (FALLBACKS, "calls answered by a fallback"),
     (EJECTIONS, "instances taken out because they kept failing"),
     (RETURNS, "ejected instances that are called again"),

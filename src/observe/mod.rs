@@ -64,7 +64,14 @@ pub enum Event<'a> {
         /// How long it waits first.
         wait: Duration,
     },
-    /// A retry was due, but the budget is spent.
+    /// A request is sent again, because its last attempt takes long or has failed.
+    Hedging {
+        /// The policy's name.
+        hedge: &'a str,
+        /// Which attempt this is: 2 for the first hedge.
+        attempt: u32,
+    },
+    /// A retry or a hedge was due, but the budget is spent.
     BudgetExhausted {
         /// The policy's name.
         retry: &'a str,

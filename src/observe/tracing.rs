@@ -6,7 +6,7 @@ use crate::error::rounded;
 
 /// Turns events into `tracing` events of target `buttress`.
 ///
-/// What happens once a call (refusals, retries, fallbacks) is told at `DEBUG`, what changes the picture at `INFO`,
+/// What happens once a call (refusals, retries, hedges, fallbacks) is told at `DEBUG`, what changes the picture at `INFO`,
 /// and what somebody should look at (a breaker opens, an instance is ejected, a registry fails or forgot an instance)
 /// at `WARN`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +36,9 @@ impl Observe for TracingObserver {
                 attempt,
                 wait,
             } => debug!(target: TARGET, name = retry, attempt, wait = ?rounded(wait), "retrying"),
+            Event::Hedging { hedge, attempt } => {
+                debug!(target: TARGET, name = hedge, attempt, "hedging");
+            }
             Event::BudgetExhausted { retry } => {
                 debug!(target: TARGET, name = retry, "retry budget exhausted");
             }

@@ -24,6 +24,8 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::Open => "open",
         Reason::HalfOpen => "half_open",
         Reason::ForcedOpen => "forced_open",
+        Reason::Panicked => "panicked",
+        Reason::NotInAnswer => "not_in_answer",
         Reason::Unresolved => "unresolved",
         Reason::NoInstance => "no_instance",
         Reason::NoService => "no_service",

@@ -6,8 +6,8 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::budget::Token;
 use super::{Decision, RetryLayer, Rules};
+use crate::budget::Token;
 use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
 use crate::observe::Event;

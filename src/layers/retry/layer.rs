@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use tower::Layer;
 
-use super::{Retry, RetryBudget, RetryErrors};
+use super::{Retry, RetryErrors};
 use crate::algo::backoff::Backoff;
+use crate::budget::RetryBudget;
 use crate::observe::Observer;
 
 /// Tries failed calls again.

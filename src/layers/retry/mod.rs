@@ -30,13 +30,11 @@
 //! The service is our own: tower's `Retry` copies the request for the last attempt too, and the readiness error of a
 //! later attempt takes the place of what the peer said.
 
-mod budget;
 mod future;
 mod layer;
 mod rules;
 mod service;
 
-pub use budget::RetryBudget;
 pub use future::RetryFuture;
 pub use layer::RetryLayer;
 pub use rules::{Decision, RetryErrors, Rules};

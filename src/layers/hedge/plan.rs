@@ -1,0 +1,170 @@
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tower::Service;
+
+use super::{CopyRequest, HedgeLayer};
+use crate::budget::Token;
+use crate::classify::{Classify, Outcome};
+use crate::clock::{self, Sleep};
+use crate::deadline::Deadline;
+use crate::observe::Event;
+
+/// What further attempts need.
+pub(super) struct Plan<S, Req, C, K> {
+    policy: Arc<HedgeLayer<C, K>>,
+    /// The next attempt's; `None` where no further attempt may follow.
+    next: Option<(S, Req)>,
+    /// The number of the last attempt, 1 for the first.
+    attempt: u32,
+    /// When the next attempt is due, unless one fails before.
+    due: Instant,
+    /// Whether the call has paid into the budget.
+    counted: bool,
+}
+
+/// What the result of an attempt means for the call.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Verdict {
+    /// It is the call's.
+    Answer,
+    /// The next attempt is due.
+    Failed,
+    /// The peer wants to be left alone.
+    Overloaded,
+    /// A layer inside kept the attempt away from the peer.
+    Refused,
+}
+
+/// What an attempt took from the budget, if there is one.
+pub(super) type Paid = Option<Token>;
+
+impl<S, Req, C, K> Plan<S, Req, C, K>
+where
+    S: Service<Req>,
+    C: CopyRequest<Req>,
+    K: Classify<S::Response, S::Error>,
+{
+    pub(super) fn new(
+        policy: Arc<HedgeLayer<C, K>>,
+        inner: S,
+        request: Option<Req>,
+        started: Instant,
+    ) -> Self {
+        Self {
+            due: clock::after(started, policy.delay.current()),
+            policy,
+            next: request.map(|request| (inner, request)),
+            attempt: 1,
+            counted: false,
+        }
+    }
+
+    /// Whether there may be another attempt.
+    pub(super) fn may_follow(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Makes no further attempt, and leaves the queue of the inner service if it stands in one.
+    pub(super) fn give_up(&mut self) {
+        self.next = None;
+    }
+
+    /// When it is due, unless one fails before.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    pub(super) fn judge(&self, result: &Result<S::Response, S::Error>) -> Verdict {
+        match (self.policy.classify.classify(result.as_ref()), result) {
+            (Outcome::Success, _) | (Outcome::Ignored, Ok(_)) => Verdict::Answer,
+            (Outcome::Ignored, Err(_)) => Verdict::Refused,
+            (Outcome::Overload(Some(_)), _) => Verdict::Overloaded,
+            (Outcome::Overload(None) | Outcome::Failure, _) => Verdict::Failed,
+        }
+    }
+
+    /// Pays into the budget, once for a call: when its first attempt has ended, unless a layer inside refused it, or when
+    /// it is hedged. A peer that never saw it shall not be sent hedges for it.
+    pub(super) fn count(&mut self) {
+        if let (false, Some(budget)) = (self.counted, &self.policy.budget) {
+            budget.deposit(clock::now());
+        }
+        self.counted = true;
+    }
+
+    /// Takes the next attempt out of the budget; `None` if it must not be made.
+    pub(super) fn pay(&mut self) -> Option<Paid> {
+        self.count();
+        let policy = &*self.policy;
+        let now = clock::now();
+        if has_passed(Deadline::current(), now) {
+            return None;
+        }
+        let Some(budget) = &policy.budget else {
+            return Some(None);
+        };
+        let token = budget.withdraw(now);
+        if token.is_none() {
+            let retry = &*policy.name;
+            policy.observer.emit(&Event::BudgetExhausted { retry });
+        }
+        token.map(Some)
+    }
+
+    /// The next attempt, once the inner service is ready; `None` if it failed or the deadline has passed.
+    pub(super) fn poll_attempt(
+        &mut self,
+        mut timer: Pin<&mut Option<Sleep>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<S::Future>> {
+        let deadline = Deadline::current();
+        if has_passed(deadline, clock::now()) {
+            return Poll::Ready(None);
+        }
+        let Some((inner, _)) = &mut self.next else {
+            return Poll::Ready(None);
+        };
+        match inner.poll_ready(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(self.attempt()),
+            Poll::Ready(Err(_)) => return Poll::Ready(None),
+            Poll::Pending => {}
+        }
+        let Some(deadline) = deadline else {
+            return Poll::Pending;
+        };
+        if timer.is_none() {
+            timer.set(Some(clock::until(deadline.instant())));
+        }
+        match timer.as_pin_mut() {
+            Some(timer) => timer.poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    }
+
+    fn attempt(&mut self) -> Option<S::Future> {
+        let (mut inner, request) = self.next.take()?;
+        let policy = &*self.policy;
+        self.attempt += 1;
+        let copy = match self.attempt < policy.attempts {
+            true => policy.copy.copy(&request, self.attempt + 1),
+            false => None,
+        };
+        policy.observer.emit(&Event::Hedging {
+            hedge: &policy.name,
+            attempt: self.attempt,
+        });
+        let attempt = inner.call(request);
+        if let Some(copy) = copy {
+            self.next = Some((inner, copy));
+            self.due = clock::after(clock::now(), policy.delay.current());
+        }
+        Some(attempt)
+    }
+}
+
+fn has_passed(deadline: Option<Deadline>, now: Instant) -> bool {
+    deadline.is_some_and(|deadline| deadline.has_passed(now))
+}
