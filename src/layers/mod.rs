@@ -3,5 +3,6 @@
 pub mod bulkhead;
 pub mod circuit_breaker;
 pub mod fallback;
+pub mod rate_limit;
 pub mod retry;
 pub mod timeout;
