@@ -29,9 +29,10 @@ impl<K: Hash + Eq> Lines<K> {
     }
 
     pub(super) fn len(&self) -> usize {
-        let mut len = 0;
-        self.each(|_| len += 1);
-        len
+        match self {
+            Self::One(_) => 1,
+            Self::Keyed(keyed) => keyed.shards.iter().map(|it| lock(it).lines.len()).sum(),
+        }
     }
 
     pub(super) fn each(&self, mut step: impl FnMut(&Line)) {
