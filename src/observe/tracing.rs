@@ -5,9 +5,9 @@ use crate::algo::breaker::State;
 
 /// Turns events into `tracing` events of target `buttress`.
 ///
-/// What happens once a call (refusals, retries, fallbacks) is told at `DEBUG`, what changes the picture at `INFO`,
-/// and what somebody should look at (a breaker opens, an instance is ejected, a registry fails or forgot an instance)
-/// at `WARN`.
+/// What happens once a call (refusals, retries, fallbacks, injected faults) is told at `DEBUG`, what changes the picture
+/// at `INFO`, and what somebody should look at (a breaker opens, an instance is ejected, a registry fails or forgot an
+/// instance) at `WARN`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TracingObserver;
 
@@ -40,6 +40,9 @@ impl Observe for TracingObserver {
             }
             Event::FellBack { fallback } => {
                 debug!(target: TARGET, name = fallback, "fallback answered");
+            }
+            Event::FaultInjected { chaos, fault } => {
+                debug!(target: TARGET, name = chaos, fault, "fault injected");
             }
             Event::Ejected {
                 service,
