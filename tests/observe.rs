@@ -35,6 +35,10 @@ fn every_event(see: impl Fn(&Event<'_>)) {
     });
     see(&Event::BudgetExhausted { retry: "orders" });
     see(&Event::FellBack { fallback: "orders" });
+    see(&Event::FaultInjected {
+        chaos: "orders",
+        fault: "hang",
+    });
     see(&Event::Ejected {
         service,
         instance,
@@ -106,6 +110,7 @@ fn every_event_becomes_a_figure_that_the_table_names() {
         "buttress.retry.attempts{name=orders}",
         "buttress.retry.budget_exhausted{name=orders}",
         "buttress.fallback.answers{name=orders}",
+        "buttress.chaos.faults{name=orders,fault=hang}",
         "buttress.balance.ejections{service=orders}",
         "buttress.balance.returns{service=orders}",
         "buttress.registry.failures{registry=consul,service=orders}",
@@ -227,6 +232,7 @@ DEBUG buttress: call refused layer=\"circuit breaker\" name=\"orders\" reason=\"
 DEBUG buttress: retrying name=\"orders\" attempt=2 wait=1s
 DEBUG buttress: retry budget exhausted name=\"orders\"
 DEBUG buttress: fallback answered name=\"orders\"
+DEBUG buttress: fault injected name=\"orders\" fault=\"hang\"
  WARN buttress: instance ejected service=\"orders\" instance=\"orders-1\" wait=1s
  INFO buttress: instance returned service=\"orders\" instance=\"orders-1\"
  INFO buttress: instances changed service=\"orders\" instances=5 held=2

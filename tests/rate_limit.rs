@@ -1,6 +1,8 @@
 //! The rate limit through its public face, in paused time.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::algo::gcra::Limit;
@@ -366,6 +368,68 @@ async fn a_cold_limiter_warms_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sliding_limit_is_kept_through_waits_and_changes() {
+    let limiter = RateLimiter::new("api", Limit::new(3, SECOND).sliding()).wait(9 * SECOND);
+    let began = clock::now();
+    limiter.acquire(2).await.unwrap();
+    sleep(ms(600)).await;
+    limiter.acquire(1).await.unwrap();
+    let gives_up = limiter.acquire(1);
+    let mut first = spawn(limiter.acquire(1));
+    let second = limiter.acquire(2);
+    assert_pending!(first.poll());
+    drop(gives_up);
+    assert!(first.is_woken());
+    first.await.unwrap();
+    assert_eq!(clock::now() - began, SECOND);
+    second.await.unwrap();
+    assert_eq!(clock::now() - began, ms(1600));
+
+    let next = limiter.acquire(2);
+    limiter.reconfigure(Limit::new(5, SECOND).sliding());
+    next.await.unwrap();
+    assert_eq!(clock::now() - began, ms(1600));
+    assert_eq!(limiter.available(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_finds_its_permits_allocates_nothing() {
+    let inner = service_fn(|()| std::future::ready(Ok::<_, BoxError>(())));
+    let one = RateLimiter::new("api", slow()).wait(SECOND);
+    let keyed = RateLimiter::per_key("api", Limit::new(2, SECOND), 10).wait(SECOND);
+    keyed.acquire_for(7, 1).await.unwrap();
+    let mut one = one.layer().layer(inner);
+    let mut keyed = keyed.layer_by(|(): &()| 7).layer(inner);
+    let mut cx = Context::from_waker(Waker::noop());
+    let allocated = allocation_counter::measure(|| {
+        assert!(pin!(one.call(())).poll(&mut cx).is_ready());
+        assert!(pin!(keyed.call(())).poll(&mut cx).is_ready());
+    });
+    assert_eq!(allocated.count_total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_forgotten_and_no_permit_is_lost_under_contention() {
+    let limiter = RateLimiter::new("api", Limit::new(100_000, SECOND).burst(1)).wait(SECOND);
+    let calls: Vec<_> = (0..1000)
+        .map(|i| {
+            let limiter = limiter.clone();
+            tokio::spawn(async move {
+                let acquire = limiter.acquire(1);
+                match i % 3 {
+                    0 => drop(acquire),
+                    _ => acquire.await.unwrap(),
+                }
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    assert_eq!(limiter.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_counts_by_the_minute_is_matched() {
     let limit = Limit::new(2, 60 * SECOND).in_steps();
     let limiter = RateLimiter::new("api", limit);
@@ -444,8 +508,7 @@ proptest! {
 
     /// Whoever comes, gives up or changes the limit: no call goes before the plain rule lets it, and all go in turn.
     #[test]
-    fn no_span_of_time_holds_too_many_calls_and_all_go_in_turn(steps in steps(), change in any::<bool>()) {
-        const BURST: u32 = 4;
+    fn no_span_of_time_holds_too_many_calls_and_all_go_in_turn(steps in steps(), change: bool, sliding: bool) {
         const LOOK: Duration = Duration::from_millis(5);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -454,20 +517,25 @@ proptest! {
             .unwrap();
         runtime.block_on(async {
             let mut fastest = 10;
-            let limiter = RateLimiter::new("model", Limit::new(fastest, SECOND).burst(BURST)).wait(2 * SECOND);
+            let limit = |permits| match sliding {
+                true => Limit::new(permits, SECOND).sliding(),
+                false => Limit::new(permits, SECOND).burst(4),
+            };
+            let burst = if sliding { 30 } else { 4 };
+            let limiter = RateLimiter::new("model", limit(fastest)).wait(2 * SECOND);
             let mut waiting: Vec<(u32, Spawn<Acquire>)> = Vec::new();
             let mut gone: Vec<(Duration, u32)> = Vec::new();
             let began = clock::now();
             let mut look = |waiting: &mut Vec<(u32, Spawn<Acquire>)>| {
                 let mut blocked = false;
                 waiting.retain_mut(|(cost, acquire)| match acquire.poll() {
-                    std::task::Poll::Ready(Ok::<(), Rejected>(())) => {
+                    Poll::Ready(Ok::<(), Rejected>(())) => {
                         assert!(!blocked, "one behind another that waits");
                         gone.push((clock::now() - began, *cost));
                         false
                     }
-                    std::task::Poll::Ready(Err(_)) => false,
-                    std::task::Poll::Pending => {
+                    Poll::Ready(Err(_)) => false,
+                    Poll::Pending => {
                         blocked = true;
                         true
                     }
@@ -482,7 +550,7 @@ proptest! {
                     Step::GiveUp(_) => {}
                     Step::Change(permits) if change => {
                         fastest = fastest.max(permits);
-                        limiter.reconfigure(Limit::new(permits, SECOND).burst(BURST));
+                        limiter.reconfigure(limit(permits));
                     }
                     Step::Change(_) => {}
                     Step::Pass(looks) => {
@@ -501,8 +569,11 @@ proptest! {
                     sum += cost;
                     // One can be seen late by a look.
                     let span = (to - from + LOOK).as_secs_f64();
-                    let allowed = f64::from(BURST) + span * f64::from(fastest);
+                    let allowed = f64::from(burst) + span * f64::from(fastest);
                     assert!(f64::from(sum) <= allowed + 1e-6, "{sum} in {span} s: {gone:?}");
+                    if sliding && !change && span < 1.0 {
+                        assert!(sum <= fastest, "{sum} within a period: {gone:?}");
+                    }
                 }
             }
         });

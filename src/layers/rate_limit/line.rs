@@ -52,10 +52,10 @@ impl Line {
         let (id, asked, latest) = self.with(|state, now| {
             let longest = clock::after(now, longest);
             let latest = Deadline::current().map_or(longest, |it| it.instant().min(longest));
-            let due = match cost {
-                0 => now,
-                _ => state.bucket.due(state.queued + u64::from(cost), now),
-            };
+            if cost == 0 {
+                return Ok((None, now, latest));
+            }
+            let due = state.bucket.due(state.queued + u64::from(cost), now);
             if due > latest.max(now) {
                 return Err(state.denied(cost, due, longest, now));
             }
@@ -76,8 +76,7 @@ impl Line {
 
     pub(super) fn reconfigure(&self, limit: Limit) {
         self.with(|state, now| {
-            state.bucket.reconfigure(limit, now);
-            state.due = state.bucket.due(0, now);
+            state.change(now, |bucket| bucket.reconfigure(limit, now));
             let wakers = state.queue.iter_mut().filter_map(|it| it.waker.take());
             state.woken.extend(wakers);
         });
@@ -167,7 +166,7 @@ impl State {
             return;
         };
         if place == 0 {
-            self.bucket.give_back(gone.cost, now, now);
+            self.bucket.give_back(gone.cost, self.due, now);
             self.advance_first(now);
         } else {
             self.queued -= u64::from(gone.cost);
@@ -184,6 +183,16 @@ impl State {
         self.due = self.bucket.due(0, now);
         // To set its timer anew.
         self.woken.extend(first.waker.take());
+    }
+
+    /// Changes the bucket behind the first's back: it takes its permits anew.
+    fn change(&mut self, now: Instant, step: impl FnOnce(&mut Bucket)) {
+        if let Some(first) = self.queue.front() {
+            self.bucket.give_back(first.cost, self.due, now);
+            self.queued += u64::from(first.cost);
+        }
+        step(&mut self.bucket);
+        self.advance_first(now);
     }
 
     fn find(&self, id: u64) -> Option<usize> {
@@ -261,16 +270,12 @@ impl Drop for Place {
             return;
         }
         let (id, cost, asked) = (self.id, self.cost, self.asked);
-        self.line
-            .with(|state, now| match id.and_then(|id| state.find(id)) {
+        self.line.with(|state, now| {
+            let place = id.and_then(|id| state.find(id));
+            match place {
                 Some(place) => state.leave(place, now),
-                None => {
-                    state.bucket.give_back(cost, asked, now);
-                    state.due = state.bucket.due(0, now);
-                    if let Some(first) = state.queue.front_mut() {
-                        state.woken.extend(first.waker.take());
-                    }
-                }
-            });
+                None => state.change(now, |bucket| bucket.give_back(cost, asked, now)),
+            }
+        });
     }
 }
