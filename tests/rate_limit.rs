@@ -429,6 +429,20 @@ async fn nobody_is_forgotten_and_no_permit_is_lost_under_contention() {
     assert_eq!(limiter.waiting(), 0);
 }
 
+#[test]
+fn a_call_that_another_overtakes_to_the_lock_is_not_refused_for_it() {
+    let limiter = RateLimiter::new("api", Limit::new(u32::MAX, SECOND));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    assert_ready_ok!(spawn(limiter.acquire(1)).poll());
+                }
+            });
+        }
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_counts_by_the_minute_is_matched() {
     let limit = Limit::new(2, 60 * SECOND).in_steps();

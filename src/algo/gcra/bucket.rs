@@ -95,8 +95,8 @@ impl Bucket {
             self.log = Log::default();
         } else if self.limit.refill != Refill::Sliding {
             // What was taken before there was a log counts as taken now.
-            self.debt = self.debt.next_multiple_of(new);
-            let permits = u32::try_from(self.debt / new).unwrap_or(u32::MAX);
+            let permits = u32::try_from(self.debt.div_ceil(new)).unwrap_or(u32::MAX);
+            self.debt = u128::from(permits) * new;
             self.log.push(self.at, permits);
         }
         self.limit = limit;

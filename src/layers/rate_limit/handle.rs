@@ -103,7 +103,10 @@ impl<K: Hash + Eq> RateLimiter<K> {
     }
 
     /// A layer that puts each call behind the limit of its key.
-    pub fn layer_by<F>(&self, key: F) -> RateLimitLayer<K, By<F>> {
+    pub fn layer_by<Req, F>(&self, key: F) -> RateLimitLayer<K, By<F>>
+    where
+        F: Fn(&Req) -> K,
+    {
         RateLimitLayer::new(self.clone(), By(key))
     }
 

@@ -109,8 +109,9 @@ impl Line {
 
     /// One step, after those whose time has come have gone.
     fn with<T>(&self, step: impl FnOnce(&mut State, Instant) -> T) -> T {
-        let now = clock::now();
         let mut state = self.lock();
+        // Read under the lock, or who comes to it second would come from a time before the first.
+        let now = clock::now();
         state.settle(now);
         let result = step(&mut state, now);
         let woken = mem::take(&mut state.woken);
