@@ -444,6 +444,19 @@ fn a_call_that_another_overtakes_to_the_lock_is_not_refused_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_let_into_the_queue_is_not_refused_for_a_fraction_of_a_nanosecond() {
+    let limiter = RateLimiter::new("api", Limit::new(7, SECOND).burst(1)).wait(2 * SECOND);
+    limiter.acquire(1).await.unwrap();
+    let began = clock::now();
+    let waits: Vec<_> = (0..14).map(|_| limiter.acquire(1)).collect();
+    assert!(limiter.acquire(1).await.is_err());
+    for acquire in waits {
+        acquire.await.unwrap();
+    }
+    assert_eq!(clock::now() - began, 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_counts_by_the_minute_is_matched() {
     let limit = Limit::new(2, 60 * SECOND).in_steps();
     let limiter = RateLimiter::new("api", limit);
