@@ -45,7 +45,11 @@ impl Bucket {
     pub fn due(&mut self, permits: u64, now: Instant) -> Instant {
         self.advance(now);
         let debt = self.debt + u128::from(permits) * self.limit.price();
-        let now = now.max(self.at);
+        // None goes before those that were taken before it.
+        let now = now.max(self.log.last().unwrap_or(self.at));
+        if permits == 0 && self.log.last().is_some() {
+            return now;
+        }
         match debt.saturating_sub(self.limit.credit()) {
             0 => now,
             owed => self.paid(owed).max(now),
@@ -264,6 +268,17 @@ mod tests {
         assert_eq!(bucket.available(now + ms(19)), -4);
         assert_eq!(bucket.available(now + ms(20)), -1);
         assert_eq!(bucket.available(now + ms(40)), 3);
+    }
+
+    #[test]
+    fn more_than_a_sliding_limit_goes_a_period_later_and_does_not_wait_for_itself() {
+        let now = start();
+        let mut bucket = Bucket::new(Limit::new(2, SECOND).sliding(), now);
+        assert_eq!(bucket.due(3, now), now + SECOND);
+        bucket.take(3, now);
+        assert_eq!(bucket.due(0, now), now + SECOND);
+        bucket.give_back(3, now + SECOND, now);
+        assert_eq!(bucket.available(now), 2);
     }
 
     #[test]

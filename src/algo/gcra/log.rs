@@ -12,6 +12,11 @@ impl Log {
         self.0.push_back((goes, permits));
     }
 
+    /// When the last of them goes.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.0.back().map(|it| it.0)
+    }
+
     pub(super) fn remove(&mut self, goes: Instant, permits: u32) -> bool {
         let place = self.0.iter().rposition(|it| *it == (goes, permits));
         place.is_some_and(|place| self.0.remove(place).is_some())
