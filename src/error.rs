@@ -66,6 +66,15 @@ pub enum Reason {
         /// How long it waited.
         after: Duration,
     },
+    /// The permits of a rate limit are spent.
+    RateLimited,
+    /// The call asks for more permits than a rate limit ever gives at once.
+    CostAboveBurst {
+        /// The permits it asks for.
+        cost: u32,
+        /// The most there are at once.
+        burst: u32,
+    },
     /// The circuit breaker is open.
     Open,
     /// The circuit breaker is half-open, and all its probes are under way.
@@ -179,6 +188,14 @@ impl Rejected {
         )
     }
 
+    /// Whether a rate limit refused.
+    pub fn is_rate_limited(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::RateLimited | Reason::CostAboveBurst { .. }
+        )
+    }
+
     /// Finds the refusal in `error` or in what caused it.
     pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         let mut next = Some(error);
@@ -205,6 +222,13 @@ impl fmt::Display for Rejected {
             Reason::QueueFull { limit } => write!(f, " is full: its limit is {limit} waiting"),
             Reason::WaitedTooLong { after } => {
                 write!(f, " is full: gave up waiting after {:?}", rounded(after))
+            }
+            Reason::RateLimited => f.write_str(" is reached"),
+            Reason::CostAboveBurst { cost, burst } => {
+                write!(
+                    f,
+                    " gives {burst} permits at most, and the call takes {cost}"
+                )
             }
             Reason::Open => f.write_str(" is open"),
             Reason::HalfOpen => f.write_str(" is half-open and its probes are under way"),

@@ -18,10 +18,12 @@ guides! {
     observe = "docs/observe.md";
     order = "docs/order.md";
     bulkhead = "docs/layers/bulkhead.md";
+    chaos = "docs/layers/chaos.md";
     circuit_breaker = "docs/layers/circuit_breaker.md";
     coalesce = "docs/layers/coalesce.md";
     fallback = "docs/layers/fallback.md";
     hedge = "docs/layers/hedge.md";
+    rate_limit = "docs/layers/rate_limit.md";
     retry = "docs/layers/retry.md";
     timeout = "docs/layers/timeout.md";
     consul = "docs/registries/consul.md";

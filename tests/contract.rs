@@ -13,16 +13,21 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::algo::breaker;
+use buttress::algo::faults::Faults;
+use buttress::algo::gcra::Limit;
 use buttress::layers::bulkhead::Bulkhead;
+use buttress::layers::chaos::Chaos;
 use buttress::layers::circuit_breaker::CircuitBreaker;
 use buttress::layers::coalesce::{Batch, BatchLayer, CoalesceLayer};
 use buttress::layers::fallback::FallbackLayer;
 use buttress::layers::hedge::HedgeLayer;
+use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::{BoxError, Outcome};
 use tower::{Layer, Service, ServiceExt};
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 macro_rules! contract {
@@ -63,6 +68,21 @@ contract! {
     };
     circuit_breaker: (CircuitBreaker::new("contract", never_opens()).layer(), || 0);
     circuit_breaker_half_open: half_open();
+    rate_limit: (RateLimiter::new("contract", Limit::new(1_000_000, HOUR)).layer(), || 0);
+    rate_limit_with_a_wait: {
+        let limiter = RateLimiter::new("contract", Limit::new(60, HOUR).burst(3)).wait(HOUR);
+        (limiter.layer(), move || limiter.waiting())
+    };
+    rate_limit_by_key: {
+        let limiter = RateLimiter::per_key("contract", Limit::new(1_000_000, HOUR), 1);
+        (limiter.layer_by(|request: &u8| *request), || 0)
+    };
+    chaos: (Chaos::new("contract", 1).layer(), || 0);
+    chaos_with_latency: {
+        let chaos = Chaos::new("contract", 1);
+        chaos.set(Faults::new().latency(1.0, MINUTE..=MINUTE));
+        (chaos.layer(), || 0)
+    };
     retry: (RetryLayer::new(3), || 0);
     retry_once: (RetryLayer::new(1), || 0);
     hedge: (HedgeLayer::new(HOUR), || 0);

@@ -39,6 +39,10 @@ fn every_event(see: impl Fn(&Event<'_>)) {
     });
     see(&Event::BudgetExhausted { retry: "orders" });
     see(&Event::FellBack { fallback: "orders" });
+    see(&Event::FaultInjected {
+        chaos: "orders",
+        fault: "hang",
+    });
     see(&Event::Ejected {
         service,
         instance,
@@ -111,6 +115,7 @@ fn every_event_becomes_a_figure_that_the_table_names() {
         "buttress.hedge.attempts{name=orders}",
         "buttress.retry.budget_exhausted{name=orders}",
         "buttress.fallback.answers{name=orders}",
+        "buttress.chaos.faults{name=orders,fault=hang}",
         "buttress.balance.ejections{service=orders}",
         "buttress.balance.returns{service=orders}",
         "buttress.registry.failures{registry=consul,service=orders}",
@@ -233,6 +238,7 @@ DEBUG buttress: retrying name=\"orders\" attempt=2 wait=1s
 DEBUG buttress: hedging name=\"orders\" attempt=2
 DEBUG buttress: retry budget exhausted name=\"orders\"
 DEBUG buttress: fallback answered name=\"orders\"
+DEBUG buttress: fault injected name=\"orders\" fault=\"hang\"
  WARN buttress: instance ejected service=\"orders\" instance=\"orders-1\" wait=1s
  INFO buttress: instance returned service=\"orders\" instance=\"orders-1\"
  INFO buttress: instances changed service=\"orders\" instances=5 held=2

@@ -7,9 +7,11 @@ pub mod breaker;
 pub mod budget;
 pub mod ejection;
 pub mod ewma;
+pub mod faults;
+pub mod gcra;
 pub mod pick;
 pub mod quantile;
 mod rng;
 pub mod window;
 
-pub use rng::Rng;
+pub use rng::{Rng, Seeded};

@@ -29,6 +29,26 @@ pub trait Rng {
     }
 }
 
+/// A generator of its own state, for draws that a seed repeats: SplitMix64 (Steele et al. 2014).
+#[derive(Clone, Debug)]
+pub struct Seeded(u64);
+
+impl Seeded {
+    /// The generator of `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+}
+
+impl Rng for Seeded {
+    fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
 impl<R: Rng + ?Sized> Rng for &mut R {
     fn next_u64(&mut self) -> u64 {
         (**self).next_u64()
@@ -39,21 +59,9 @@ impl<R: Rng + ?Sized> Rng for &mut R {
 mod tests {
     use super::*;
 
-    struct Counter(u64);
-
-    impl Rng for Counter {
-        fn next_u64(&mut self) -> u64 {
-            // SplitMix64, Steele et al. 2014.
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        }
-    }
-
     #[test]
     fn two_below_draws_every_ordered_pair_equally_often() {
-        let mut rng = Counter(1);
+        let mut rng = Seeded::new(1);
         let mut seen = [[0_u32; 4]; 4];
         for _ in 0..120_000 {
             let (a, b) = rng.two_below(4);

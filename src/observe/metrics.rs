@@ -93,6 +93,9 @@ impl Observe for MetricsObserver {
             Event::Hedging { hedge, .. } => self.count(HEDGES, &[("name", hedge)]),
             Event::BudgetExhausted { retry } => self.count(EXHAUSTED, &[("name", retry)]),
             Event::FellBack { fallback } => self.count(FALLBACKS, &[("name", fallback)]),
+            Event::FaultInjected { chaos, fault } => {
+                self.count(FAULTS, &[("name", chaos), ("fault", fault)]);
+            }
             Event::Ejected { service, .. } => self.count(EJECTIONS, &[("service", service)]),
             Event::Returned { service, .. } => self.count(RETURNS, &[("service", service)]),
             Event::InstancesChanged {
@@ -185,6 +188,7 @@ const ATTEMPTS: &str = "buttress.retry.attempts";
 const HEDGES: &str = "buttress.hedge.attempts";
 const EXHAUSTED: &str = "buttress.retry.budget_exhausted";
 const FALLBACKS: &str = "buttress.fallback.answers";
+const FAULTS: &str = "buttress.chaos.faults";
 const EJECTIONS: &str = "buttress.balance.ejections";
 const RETURNS: &str = "buttress.balance.returns";
 const INSTANCES: &str = "buttress.discovery.instances";
@@ -194,7 +198,7 @@ const RECOVERIES: &str = "buttress.registry.recoveries";
 const REGISTRATIONS: &str = "buttress.registry.registrations";
 const DEREGISTRATIONS: &str = "buttress.registry.deregistrations";
 
-const COUNTERS: [(&str, &str); 12] = [
+const COUNTERS: [(&str, &str); 13] = [
     (REFUSED, "calls refused or given up by a layer"),
     (TRANSITIONS, "changes of a circuit breaker's state"),
     (ATTEMPTS, "attempts after the first"),
@@ -207,6 +211,7 @@ const COUNTERS: [(&str, &str); 12] = [
         "retries and hedges not made because the budget was spent",
     ),
     (FALLBACKS, "calls answered by a fallback"),
+    (FAULTS, "faults that calls met on purpose"),
     (EJECTIONS, "instances taken out because they kept failing"),
     (RETURNS, "ejected instances that are called again"),
     (FAILURES, "questions a registry did not answer"),

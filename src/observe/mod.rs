@@ -81,6 +81,13 @@ pub enum Event<'a> {
         /// The fallback's name.
         fallback: &'a str,
     },
+    /// A call was troubled on purpose.
+    FaultInjected {
+        /// The name of the chaos.
+        chaos: &'a str,
+        /// What it met: `latency`, `error`, `hang` or `cut`.
+        fault: &'static str,
+    },
     /// An instance is not called for a while, because it keeps failing.
     Ejected {
         /// The service.

@@ -6,9 +6,9 @@ use crate::error::rounded;
 
 /// Turns events into `tracing` events of target `buttress`.
 ///
-/// What happens once a call (refusals, retries, hedges, fallbacks) is told at `DEBUG`, what changes the picture at `INFO`,
-/// and what somebody should look at (a breaker opens, an instance is ejected, a registry fails or forgot an instance)
-/// at `WARN`.
+/// What happens once a call (refusals, retries, hedges, fallbacks, injected faults) is told at `DEBUG`, what changes the
+/// picture at `INFO`, and what somebody should look at (a breaker opens, an instance is ejected, a registry fails or
+/// forgot an instance) at `WARN`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TracingObserver;
 
@@ -44,6 +44,9 @@ impl Observe for TracingObserver {
             }
             Event::FellBack { fallback } => {
                 debug!(target: TARGET, name = fallback, "fallback answered");
+            }
+            Event::FaultInjected { chaos, fault } => {
+                debug!(target: TARGET, name = chaos, fault, "fault injected");
             }
             Event::Ejected {
                 service,

@@ -21,6 +21,8 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::Full { .. } => "full",
         Reason::QueueFull { .. } => "queue_full",
         Reason::WaitedTooLong { .. } => "waited_too_long",
+        Reason::RateLimited => "rate_limited",
+        Reason::CostAboveBurst { .. } => "cost_above_burst",
         Reason::Open => "open",
         Reason::HalfOpen => "half_open",
         Reason::ForcedOpen => "forced_open",
