@@ -65,6 +65,8 @@ pub enum Reason {
         /// How long it waited.
         after: Duration,
     },
+    /// The peer refuses much of what it is sent, and this call was held back.
+    Throttled,
     /// The circuit breaker is open.
     Open,
     /// The circuit breaker is half-open, and all its probes are under way.
@@ -185,6 +187,7 @@ impl fmt::Display for Rejected {
             Reason::WaitedTooLong { after } => {
                 write!(f, " is full: gave up waiting after {after:?}")
             }
+            Reason::Throttled => f.write_str(" held the call back: the peer accepts too few"),
             Reason::Open => f.write_str(" is open"),
             Reason::HalfOpen => f.write_str(" is half-open and its probes are under way"),
             Reason::ForcedOpen => f.write_str(" was forced open"),

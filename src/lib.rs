@@ -104,6 +104,7 @@ pub mod layers;
 pub mod observe;
 pub mod registries;
 pub mod rng;
+mod slots;
 pub mod transport;
 
 pub use classify::{Classify, Outcome};

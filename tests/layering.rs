@@ -329,9 +329,10 @@ fn sources(folder: &Path, out: &mut Vec<std::path::PathBuf>) {
 
 const EXEMPT: [&str; 2] = ["src/lib.rs", "src/guide.rs"];
 
-const ORDER: [&[&str]; 7] = [
+const ORDER: [&[&str]; 8] = [
     &["algo"],
     &["error", "classify", "deadline", "clock", "observe", "rng"],
+    &["slots"],
     &["layers"],
     &["discovery"],
     &["registries", "balance"],

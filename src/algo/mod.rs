@@ -5,10 +5,13 @@
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
+pub mod codel;
 pub mod ejection;
 pub mod ewma;
+pub mod limit;
 pub mod pick;
 mod rng;
+pub mod throttle;
 pub mod window;
 
 pub use rng::Rng;

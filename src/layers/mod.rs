@@ -2,6 +2,8 @@
 
 pub mod bulkhead;
 pub mod circuit_breaker;
+pub mod concurrency;
 pub mod fallback;
 pub mod retry;
+pub mod throttle;
 pub mod timeout;

@@ -21,6 +21,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::Full { .. } => "full",
         Reason::QueueFull { .. } => "queue_full",
         Reason::WaitedTooLong { .. } => "waited_too_long",
+        Reason::Throttled => "throttled",
         Reason::Open => "open",
         Reason::HalfOpen => "half_open",
         Reason::ForcedOpen => "forced_open",

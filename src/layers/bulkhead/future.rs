@@ -4,8 +4,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::handle::Acquire;
-use super::slots::Permit;
+use super::{Acquire, Permit};
 use crate::error::Rejected;
 
 pin_project! {

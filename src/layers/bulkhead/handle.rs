@@ -1,16 +1,11 @@
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
-
+use super::acquire::Acquire;
 use super::service::BulkheadLayer;
-use super::slots::{Admission, Permit, Place, Slots};
-use crate::clock::{self, Sleep};
-use crate::deadline::Deadline;
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
+use crate::slots::{Admission, Order, Slots, Wait};
 
 /// A limit on how many calls are under way at once. Clones share its slots and its queue.
 #[derive(Clone, Debug)]
@@ -50,8 +45,8 @@ impl Bulkhead {
         }
     }
 
-    /// Lets up to `length` calls wait for a slot, first come, first served, each for at most `max_wait` and never
-    /// past its request's [`Deadline`]. Off by default: under overload a queue adds latency and no throughput.
+    /// Lets up to `length` calls wait for a slot, first come, first served unless [`order`](Self::order) says
+    /// otherwise, each for at most `max_wait` and never past its request's [`Deadline`](crate::Deadline). Off by default: under overload a queue adds latency and no throughput.
     ///
     /// # Panics
     ///
@@ -61,6 +56,27 @@ impl Bulkhead {
         assert!(length > 0, "a queue of length 0 is no queue");
         assert!(!max_wait.is_zero(), "a queue of no wait is no queue");
         Arc::make_mut(&mut self.settings).queue = Some(Queue { length, max_wait });
+        self
+    }
+
+    /// Says who of those that wait is next. Default [`Order::Fifo`].
+    ///
+    /// # Panics
+    ///
+    /// If the target or the interval of [`Order::CoDel`] is zero.
+    #[must_use]
+    pub fn order(self, order: Order) -> Self {
+        if let Order::CoDel { target, interval } = order {
+            assert!(
+                !target.is_zero(),
+                "a target of no wait refuses whoever waits"
+            );
+            assert!(
+                !interval.is_zero(),
+                "in an interval of no length nobody waits"
+            );
+        }
+        self.slots.order(order);
         self
     }
 
@@ -122,113 +138,30 @@ impl Bulkhead {
     /// A slot, or the wait for one.
     pub(super) fn admit(&self) -> Result<Acquire, Rejected> {
         let Some(queue) = self.settings.queue else {
-            return match self.slots.try_take() {
+            return match self.slots.try_take(Slots::TOP) {
                 Some(permit) => Ok(Acquire::over(Ok(permit))),
                 None => Err(self.refused(Reason::Full {
                     limit: self.limit(),
                 })),
             };
         };
-        match self.slots.take_or_queue(queue.length) {
+        let length = queue.length;
+        let full = Reason::QueueFull { limit: length };
+        let admission = self
+            .slots
+            .take_or_queue(Slots::TOP, full, |waiting| waiting >= length);
+        match admission {
             Admission::Permit(permit) => Ok(Acquire::over(Ok(permit))),
-            Admission::Place(place) => Ok(Acquire {
-                state: State::waiting(place, queue.max_wait, self.clone()),
-            }),
-            Admission::QueueFull => Err(self.refused(Reason::QueueFull {
-                limit: queue.length,
-            })),
+            Admission::Place(place) => {
+                let wait = Wait::new(place, queue.max_wait);
+                Ok(Acquire::waiting(wait, self.clone()))
+            }
+            Admission::QueueFull => Err(self.refused(full)),
         }
     }
 
-    fn refused(&self, reason: Reason) -> Rejected {
+    pub(super) fn refused(&self, reason: Reason) -> Rejected {
         let rejected = Rejected::new("bulkhead", reason).named(Arc::clone(&self.settings.name));
         self.settings.observer.refused(rejected)
-    }
-}
-
-pin_project! {
-    /// The wait for a [`Permit`]; see [`Bulkhead::acquire`]. Dropped, it leaves the queue.
-    #[derive(Debug)]
-    #[must_use = "a slot or a place in the queue is held until this is awaited or dropped"]
-    pub struct Acquire {
-        #[pin]
-        state: State,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    #[derive(Debug)]
-    enum State {
-        // The place is asked first: a slot that is there in time is never refused.
-        Waiting {
-            place: Place,
-            end: Reason,
-            #[pin]
-            timer: Sleep,
-            bulkhead: Bulkhead,
-        },
-        Over { result: Option<Result<Permit, Rejected>> },
-    }
-}
-
-impl State {
-    fn waiting(place: Place, max_wait: Duration, bulkhead: Bulkhead) -> Self {
-        let own = clock::after(clock::now(), max_wait);
-        let (at, end) = match Deadline::current() {
-            Some(deadline) if deadline.instant() < own => {
-                (deadline.instant(), Reason::DeadlineExceeded)
-            }
-            _ => (own, Reason::WaitedTooLong { after: max_wait }),
-        };
-        Self::Waiting {
-            place,
-            end,
-            timer: clock::until(at),
-            bulkhead,
-        }
-    }
-}
-
-impl Acquire {
-    fn over(result: Result<Permit, Rejected>) -> Self {
-        let result = Some(result);
-        Self {
-            state: State::Over { result },
-        }
-    }
-}
-
-impl Future for Acquire {
-    type Output = Result<Permit, Rejected>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        let result = match state.as_mut().project() {
-            StateProj::Waiting {
-                place,
-                end,
-                mut timer,
-                bulkhead,
-            } => match place.poll(cx) {
-                Poll::Ready(permit) => Ok(permit),
-                Poll::Pending => {
-                    // A deadline can be in force around this future and not have been around the call.
-                    let at = timer.deadline().into_std();
-                    if let Some(nearer) = Deadline::current().filter(|it| it.instant() < at) {
-                        timer.as_mut().reset(nearer.instant().into());
-                        *end = Reason::DeadlineExceeded;
-                    }
-                    ready!(timer.poll(cx));
-                    Err((bulkhead.clone(), *end))
-                }
-            },
-            StateProj::Over { result } => {
-                return Poll::Ready(result.take().expect("polled after completion"));
-            }
-        };
-        // The place is left before anybody is told.
-        state.set(State::Over { result: None });
-        Poll::Ready(result.map_err(|(bulkhead, end)| bulkhead.refused(end)))
     }
 }

@@ -7,7 +7,9 @@ use std::future::poll_fn;
 use loom::future::block_on;
 use loom::thread;
 
-use self::slots::{Admission, Permit, Place, Slots};
+use self::counter::{Admission, Permit, Slots};
+use self::place::Place;
+use crate::error::Reason;
 
 mod sync {
     use std::ops::Deref;
@@ -55,9 +57,15 @@ mod sync {
     }
 }
 
-#[path = "slots.rs"]
-#[allow(clippy::duplicate_mod, unreachable_pub)]
-mod slots;
+#[path = "counter.rs"]
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+mod counter;
+#[path = "line.rs"]
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+mod line;
+#[path = "place.rs"]
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+mod place;
 
 #[test]
 fn whoever_waits_is_woken_however_a_slot_comes_free() {
@@ -77,12 +85,12 @@ fn whoever_waits_is_woken_however_a_slot_comes_free() {
 fn a_slot_granted_to_one_who_gives_up_goes_to_the_next() {
     model(|| {
         let slots = Slots::new(1);
-        let held = slots.try_take().unwrap();
+        let held = slots.try_take(Slots::TOP).unwrap();
         let first = queue(&slots);
         let second = queue(&slots);
         let release = thread::spawn(move || drop(held));
         let give_up = thread::spawn(move || drop(first));
-        drop(block_on(poll_fn(|cx| second.poll(cx))));
+        drop(block_on(poll_fn(|cx| second.poll(cx))).unwrap());
         release.join().unwrap();
         give_up.join().unwrap();
         drop(second);
@@ -94,11 +102,11 @@ fn a_slot_granted_to_one_who_gives_up_goes_to_the_next() {
 fn a_newcomer_does_not_get_between_a_slot_and_who_waits_for_it() {
     model(|| {
         let slots = Slots::new(1);
-        let held = slots.try_take().unwrap();
+        let held = slots.try_take(Slots::TOP).unwrap();
         let first = queue(&slots);
         let release = thread::spawn(move || drop(held));
-        assert!(slots.try_take().is_none());
-        drop(block_on(poll_fn(|cx| first.poll(cx))));
+        assert!(slots.try_take(Slots::TOP).is_none());
+        drop(block_on(poll_fn(|cx| first.poll(cx))).unwrap());
         release.join().unwrap();
         drop(first);
         assert_idle(&slots);
@@ -109,7 +117,7 @@ fn a_newcomer_does_not_get_between_a_slot_and_who_waits_for_it() {
 fn a_resize_races_with_a_release_and_with_a_newcomer() {
     model(|| {
         let slots = Slots::new(1);
-        let held = slots.try_take().unwrap();
+        let held = slots.try_take(Slots::TOP).unwrap();
         let resize = {
             let slots = slots.clone();
             thread::spawn(move || slots.resize(2))
@@ -123,10 +131,30 @@ fn a_resize_races_with_a_release_and_with_a_newcomer() {
 }
 
 #[test]
+fn one_who_gives_way_may_give_up_or_be_granted_a_slot_meanwhile() {
+    model(|| {
+        let slots = Slots::new(1);
+        let held = slots.try_take(Slots::TOP).unwrap();
+        let Admission::Place(low) = take_or_queue(&slots, 0, 1) else {
+            panic!("the slot is taken, and one may wait");
+        };
+        let release = thread::spawn(move || drop(held));
+        let high = {
+            let slots = slots.clone();
+            thread::spawn(move || drop(take_or_queue(&slots, Slots::TOP, 1)))
+        };
+        drop(low);
+        high.join().unwrap();
+        release.join().unwrap();
+        assert_idle(&slots);
+    });
+}
+
+#[test]
 fn the_limit_holds_between_threads() {
     model(|| {
         let slots = Slots::new(1);
-        let take = |slots: &Slots| slots.try_take().map(|_permit| slots.in_flight());
+        let take = |slots: &Slots| slots.try_take(Slots::TOP).map(|_permit| slots.in_flight());
         let other = {
             let slots = slots.clone();
             thread::spawn(move || take(&slots))
@@ -145,22 +173,27 @@ fn model(run: impl Fn() + Send + Sync + 'static) {
 }
 
 fn wait(slots: &Slots) -> Permit {
-    match slots.take_or_queue(2) {
+    match take_or_queue(slots, Slots::TOP, 2) {
         Admission::Permit(permit) => permit,
-        Admission::Place(place) => block_on(poll_fn(|cx| place.poll(cx))),
+        Admission::Place(place) => block_on(poll_fn(|cx| place.poll(cx))).unwrap(),
         Admission::QueueFull => panic!("two may wait"),
     }
 }
 
 fn queue(slots: &Slots) -> Place {
-    match slots.take_or_queue(2) {
+    match take_or_queue(slots, Slots::TOP, 2) {
         Admission::Place(place) => place,
         _ => panic!("the slot is taken, and two may wait"),
     }
 }
 
+fn take_or_queue(slots: &Slots, level: u8, length: usize) -> Admission {
+    let reason = Reason::QueueFull { limit: length };
+    slots.take_or_queue(level, reason, |waiting| waiting >= length)
+}
+
 /// Nobody is in flight, nobody waits, and the way without the lock is open again.
 fn assert_idle(slots: &Slots) {
     assert_eq!((slots.in_flight(), slots.waiting()), (0, 0));
-    assert!(slots.try_take().is_some());
+    assert!(slots.try_take(Slots::TOP).is_some());
 }
