@@ -14,10 +14,13 @@ use std::time::Duration;
 
 use buttress::BoxError;
 use buttress::algo::breaker;
+use buttress::algo::limit::Aimd;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::layers::concurrency::ConcurrencyLimit;
 use buttress::layers::fallback::FallbackLayer;
 use buttress::layers::retry::RetryLayer;
+use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
 use tower::{Layer, Service, ServiceExt};
 
@@ -59,10 +62,30 @@ contract! {
         let bulkhead = Bulkhead::new("contract", 1).queue(1, HOUR);
         (bulkhead.layer(), move || bulkhead.in_flight() + bulkhead.waiting())
     };
+    bulkhead_partition: {
+        let bulkhead = Bulkhead::new("contract", 1).partitions([("only", 1.0)]);
+        (bulkhead.partition("only").layer(), move || bulkhead.in_flight())
+    };
+    concurrency: {
+        let limit = ConcurrencyLimit::new("contract", stays(1));
+        (limit.layer(), move || limit.figures().in_flight)
+    };
+    concurrency_with_a_queue: {
+        let limit = ConcurrencyLimit::new("contract", stays(1)).queue(1.0, 1.0, HOUR);
+        (limit.layer(), move || limit.figures().in_flight + limit.figures().waiting)
+    };
+    throttle: {
+        let hardly = buttress::algo::throttle::Throttle::default().most(f64::MIN_POSITIVE);
+        (Throttle::new("contract", hardly).layer(), || 0)
+    };
     circuit_breaker: (CircuitBreaker::new("contract", never_opens()).layer(), || 0);
     retry: (RetryLayer::new(3), || 0);
     retry_once: (RetryLayer::new(1), || 0);
     fallback: (FallbackLayer::from_fn(|failed: Result<u8, BoxError>| failed), || 0);
+}
+
+fn stays(limit: usize) -> Aimd {
+    Aimd::new(limit).within(limit..=limit)
 }
 
 fn never_opens() -> breaker::Settings {

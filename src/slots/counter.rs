@@ -3,20 +3,25 @@ use std::sync::PoisonError;
 
 use super::line::{Line, Order};
 use super::place::{Place, Waiter};
-use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering};
+use super::shares::Shares;
+use super::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::clock;
 use crate::error::Reason;
 
 /// A number of slots and the line in front of them. Clones share both.
 #[derive(Clone, Debug)]
-pub(crate) struct Slots(Arc<Shared>);
+pub(crate) struct Slots {
+    shared: Arc<Shared>,
+    partition: usize,
+}
 
 /// Invariant: whoever waits is in `line`, and `word` says so. While it does, only the holder of the line's lock
 /// changes `word`, so a newcomer cannot overtake; while it does not, calls come and go by compare-and-swap alone.
 #[derive(Debug)]
 struct Shared {
-    /// `CALL` for each call in flight, plus `WAITING` while somebody waits.
-    word: AtomicUsize,
+    /// The calls in flight of each partition, as `shares` lays them out, plus `WAITING` while somebody waits.
+    word: AtomicU64,
+    shares: Shares,
     /// Written under the lock. A call that races with a change may still see the old one: it came first.
     limit: AtomicUsize,
     line: Mutex<Line>,
@@ -34,11 +39,29 @@ impl Slots {
     pub(crate) const TOP: u8 = 3;
 
     pub(crate) fn new(limit: usize) -> Self {
-        Self(Arc::new(Shared {
-            word: AtomicUsize::new(0),
-            limit: AtomicUsize::new(limit),
-            line: Mutex::new(Line::default()),
-        }))
+        Self::shared_out(limit, Shares::default())
+    }
+
+    /// Slots of which each partition has a share. This handle takes from what they leave.
+    pub(crate) fn shared_out(limit: usize, shares: Shares) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                word: AtomicU64::new(0),
+                shares,
+                limit: AtomicUsize::new(limit),
+                line: Mutex::new(Line::default()),
+            }),
+            partition: Shares::REST,
+        }
+    }
+
+    /// The same slots, taken for that partition. Where there are partitions nobody may wait: a line would let those in
+    /// front keep a partition from its share.
+    pub(crate) fn of(&self, partition: usize) -> Self {
+        Self {
+            partition,
+            ..self.clone()
+        }
     }
 
     /// Says where in the line the next ones that come stand.
@@ -47,11 +70,24 @@ impl Slots {
     }
 
     pub(crate) fn limit(&self) -> usize {
-        self.0.limit.load(Ordering::Relaxed)
+        self.shared.limit.load(Ordering::Relaxed)
+    }
+
+    /// How many slots the partition has for itself.
+    pub(crate) fn share(&self) -> usize {
+        self.shared.shares.of(self.partition, self.limit())
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.0.word.load(Ordering::Relaxed) / CALL
+        self.shared
+            .shares
+            .total(self.shared.word.load(Ordering::Relaxed))
+    }
+
+    /// How many of them are the partition's.
+    pub(crate) fn in_flight_here(&self) -> usize {
+        let word = self.shared.word.load(Ordering::Relaxed);
+        self.shared.shares.count(word, self.partition)
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -60,11 +96,11 @@ impl Slots {
 
     pub(crate) fn try_take(&self, level: u8) -> Option<Permit> {
         // Acquire and release on every change of `word`: what a call did happens before the one that gets its slot.
-        self.0
+        self.shared
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
                 let overtakes = word & WAITING != 0;
-                (!overtakes && self.has_room(word, level)).then_some(word + CALL)
+                (!overtakes && self.has_room(word, level)).then_some(word + self.call())
             })
             .ok()
             .map(|_| self.permit())
@@ -86,11 +122,11 @@ impl Slots {
         // One step decides: a slot that came free just now is taken, or its next holder sees that somebody waits.
         let takes = |word| is_next && self.has_room(word, level);
         let before = self
-            .0
+            .shared
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
                 Some(if takes(word) {
-                    word + CALL
+                    word + self.call()
                 } else {
                     word | WAITING
                 })
@@ -125,7 +161,7 @@ impl Slots {
     /// Changes the limit and wakes nobody, so that it can be done under a lock; [`wake`](Self::wake) must follow.
     pub(crate) fn set_limit(&self, limit: usize) {
         let _line = self.lock();
-        self.0.limit.store(limit, Ordering::Relaxed);
+        self.shared.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Wakes whom a higher limit has room for.
@@ -150,25 +186,31 @@ impl Slots {
         }
     }
 
-    fn has_room(&self, word: usize, level: u8) -> bool {
+    fn call(&self) -> u64 {
+        self.shared.shares.unit(self.partition)
+    }
+
+    fn has_room(&self, word: u64, level: u8) -> bool {
         // Each level leaves a tenth to those above it, so that they find a slot before anybody has to give way.
         let limit = self.limit();
-        let kept = limit
-            .saturating_mul(usize::from(Self::TOP - level))
-            .div_ceil(10);
-        word / CALL < limit.saturating_sub(kept).max(1)
+        let above = usize::from(Self::TOP - level);
+        let kept = limit.saturating_mul(above).div_ceil(10);
+        let open = limit.saturating_sub(kept).max(1);
+        self.shared
+            .shares
+            .has_room(word, self.partition, limit, open)
     }
 
     fn give_back(&self) {
-        let nobody_waits = self
-            .0
-            .word
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-                (word & WAITING == 0).then_some(word - CALL)
-            });
+        let nobody_waits =
+            self.shared
+                .word
+                .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+                    (word & WAITING == 0).then_some(word - self.call())
+                });
         if nobody_waits.is_err() {
             let line = self.lock();
-            self.0.word.fetch_sub(CALL, Ordering::AcqRel);
+            self.shared.word.fetch_sub(self.call(), Ordering::AcqRel);
             self.hand_on(line);
         }
     }
@@ -176,7 +218,7 @@ impl Slots {
     /// Gives free slots to those who wait.
     fn hand_on<'a>(&'a self, mut line: MutexGuard<'a, Line>) {
         loop {
-            let word = self.0.word.load(Ordering::Relaxed);
+            let word = self.shared.word.load(Ordering::Relaxed);
             if !line.level().is_some_and(|level| self.has_room(word, level)) {
                 return;
             }
@@ -184,7 +226,7 @@ impl Slots {
                 return;
             };
             if result.is_ok() {
-                self.0.word.fetch_add(CALL, Ordering::AcqRel);
+                self.shared.word.fetch_add(self.call(), Ordering::AcqRel);
             }
             let woken = waiter.end(result);
             self.unlock(line);
@@ -196,12 +238,15 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, Line> {
-        self.0.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unlock(&self, line: MutexGuard<'_, Line>) {
         if line.is_empty() {
-            self.0.word.fetch_and(!WAITING, Ordering::AcqRel);
+            self.shared.word.fetch_and(!WAITING, Ordering::AcqRel);
         }
     }
 }
@@ -226,5 +271,4 @@ impl fmt::Debug for Permit {
     }
 }
 
-const WAITING: usize = 1;
-const CALL: usize = 2;
+const WAITING: u64 = 1;

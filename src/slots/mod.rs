@@ -6,15 +6,17 @@
 mod counter;
 mod line;
 mod place;
+mod shares;
 mod wait;
 
 pub use counter::Permit;
 pub(crate) use counter::{Admission, Slots};
 pub use line::Order;
+pub(crate) use shares::Shares;
 pub(crate) use wait::Wait;
 
 mod sync {
-    pub(super) use std::sync::atomic::{AtomicUsize, Ordering};
+    pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(super) use std::sync::{Arc, Mutex, MutexGuard};
 }
 

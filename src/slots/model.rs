@@ -9,6 +9,7 @@ use loom::thread;
 
 use self::counter::{Admission, Permit, Slots};
 use self::place::Place;
+use self::shares::Shares;
 use crate::error::Reason;
 
 mod sync {
@@ -19,6 +20,36 @@ mod sync {
 
     /// Reads as it writes. loom remembers the last access to an atomic alone, so a load that follows another thread's
     /// load hides it from the write that comes next, and an interleaving is lost.
+    #[derive(Debug)]
+    pub(super) struct AtomicU64(loom::sync::atomic::AtomicU64);
+
+    impl AtomicU64 {
+        pub(super) fn new(value: u64) -> Self {
+            Self(loom::sync::atomic::AtomicU64::new(value))
+        }
+
+        pub(super) fn load(&self, _: Ordering) -> u64 {
+            self.0.fetch_or(0, Ordering::AcqRel)
+        }
+
+        pub(super) fn fetch_update(
+            &self,
+            set: Ordering,
+            fetch: Ordering,
+            next: impl Fn(u64) -> Option<u64>,
+        ) -> Result<u64, u64> {
+            let mut seen = self.load(fetch);
+            while let Some(next) = next(seen) {
+                match self.0.compare_exchange(seen, next, set, fetch) {
+                    Ok(before) => return Ok(before),
+                    Err(now) => seen = now,
+                }
+            }
+            Err(seen)
+        }
+    }
+
+    /// As [`AtomicU64`].
     #[derive(Debug)]
     pub(super) struct AtomicUsize(loom::sync::atomic::AtomicUsize);
 
@@ -31,25 +62,13 @@ mod sync {
             self.0.fetch_or(0, Ordering::AcqRel)
         }
 
-        pub(super) fn fetch_update(
-            &self,
-            set: Ordering,
-            fetch: Ordering,
-            next: impl Fn(usize) -> Option<usize>,
-        ) -> Result<usize, usize> {
-            let mut seen = self.load(fetch);
-            while let Some(next) = next(seen) {
-                match self.0.compare_exchange(seen, next, set, fetch) {
-                    Ok(before) => return Ok(before),
-                    Err(now) => seen = now,
-                }
-            }
-            Err(seen)
+        pub(super) fn store(&self, value: usize, order: Ordering) {
+            self.0.store(value, order);
         }
     }
 
-    impl Deref for AtomicUsize {
-        type Target = loom::sync::atomic::AtomicUsize;
+    impl Deref for AtomicU64 {
+        type Target = loom::sync::atomic::AtomicU64;
 
         fn deref(&self) -> &Self::Target {
             &self.0
@@ -66,6 +85,9 @@ mod line;
 #[path = "place.rs"]
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 mod place;
+#[path = "shares.rs"]
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+mod shares;
 
 #[test]
 fn whoever_waits_is_woken_however_a_slot_comes_free() {
@@ -146,6 +168,31 @@ fn one_who_gives_way_may_give_up_or_be_granted_a_slot_meanwhile() {
         drop(low);
         high.join().unwrap();
         release.join().unwrap();
+        assert_idle(&slots);
+    });
+}
+
+#[test]
+fn a_partition_gets_its_share_and_no_more_however_others_borrow() {
+    model(|| {
+        let slots = Slots::shared_out(2, Shares::new([0.5, 0.5]));
+        let take = |partition| {
+            let slots = slots.of(partition);
+            move || [slots.try_take(Slots::TOP), slots.try_take(Slots::TOP)]
+        };
+        let borrows = thread::spawn(take(1));
+        let [first, second] = take(2)();
+        let borrowed = borrows.join().unwrap();
+        assert!(
+            first.is_some() && borrowed[0].is_some(),
+            "each has one for itself"
+        );
+        let more = [&second, &borrowed[1]]
+            .iter()
+            .filter(|it| it.is_some())
+            .count();
+        assert!(more <= 1, "the others' share was borrowed twice");
+        drop((first, second, borrowed));
         assert_idle(&slots);
     });
 }

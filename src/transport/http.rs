@@ -1,9 +1,14 @@
-//! What HTTP says about trying again: which requests are safe to repeat, which answers ask for it, and when.
+//! What HTTP says about trying again: which requests are safe to repeat, which answers ask for it, and when. And a
+//! [`HeldBody`], which holds a permit for as long as a body is read.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use http::header::{HeaderMap, HeaderName, RETRY_AFTER};
 use http::{Method, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
 
 use crate::classify::Outcome;
 
@@ -78,6 +83,61 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     }
     let date = httpdate::parse_http_date(value).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
+}
+
+pin_project! {
+    /// A body that holds a permit until it was read to its end, failed or was dropped.
+    ///
+    /// ```
+    /// use buttress::layers::bulkhead::{Bulkhead, Permit};
+    /// use buttress::transport::http::HeldBody;
+    ///
+    /// # fn layer<B>(downloads: Bulkhead) -> impl Clone {
+    /// downloads.layer().hold(|response: axum::http::Response<B>, permit: Permit| {
+    ///     response.map(|body| HeldBody::new(body, permit))
+    /// })
+    /// # }
+    /// ```
+    #[derive(Debug)]
+    pub struct HeldBody<B, P> {
+        #[pin]
+        body: B,
+        permit: Option<P>,
+    }
+}
+
+impl<B: Body, P> HeldBody<B, P> {
+    /// Holds `permit` as long as `body` has more to come.
+    pub fn new(body: B, permit: P) -> Self {
+        let permit = (!body.is_end_stream()).then_some(permit);
+        Self { body, permit }
+    }
+}
+
+impl<B: Body, P> Body for HeldBody<B, P> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        // Whoever reads by the length never asks for a frame after the last.
+        if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
+            *this.permit = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -5,7 +5,7 @@ use super::acquire::Acquire;
 use super::service::BulkheadLayer;
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
-use crate::slots::{Admission, Order, Slots, Wait};
+use crate::slots::{Admission, Order, Shares, Slots, Wait};
 
 /// A limit on how many calls are under way at once. Clones share its slots and its queue.
 #[derive(Clone, Debug)]
@@ -18,6 +18,7 @@ pub struct Bulkhead {
 struct Settings {
     name: Arc<str>,
     queue: Option<Queue>,
+    partitions: Vec<Arc<str>>,
     observer: Observer,
 }
 
@@ -40,23 +41,77 @@ impl Bulkhead {
             settings: Arc::new(Settings {
                 name: name.into(),
                 queue: None,
+                partitions: Vec::new(),
                 observer: Observer::default(),
             }),
         }
     }
 
     /// Lets up to `length` calls wait for a slot, first come, first served unless [`order`](Self::order) says
-    /// otherwise, each for at most `max_wait` and never past its request's [`Deadline`](crate::Deadline). Off by default: under overload a queue adds latency and no throughput.
+    /// otherwise, each for at most `max_wait` and never past its request's [`Deadline`](crate::Deadline). Off by
+    /// default: under overload a queue adds latency and no throughput.
     ///
     /// # Panics
     ///
-    /// If `length` or `max_wait` is 0: that is no queue.
+    /// If `length` or `max_wait` is 0: that is no queue. If there are [`partitions`](Self::partitions).
     #[must_use]
     pub fn queue(mut self, length: usize, max_wait: Duration) -> Self {
         assert!(length > 0, "a queue of length 0 is no queue");
         assert!(!max_wait.is_zero(), "a queue of no wait is no queue");
+        assert!(self.settings.partitions.is_empty(), "{NO_QUEUE}");
         Arc::make_mut(&mut self.settings).queue = Some(Queue { length, max_wait });
         self
+    }
+
+    /// Gives each of these partitions, by its name, a share of the slots from 0 to 1, rounded up and at least one.
+    ///
+    /// A partition may use slots that others leave, and is held to its share once all are taken; its share it gets at
+    /// once, even where others have borrowed it, so that for a while there may be more calls than the limit. One
+    /// compare-and-swap decides. Set it before the bulkhead is used: the slots start afresh.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than four, a share is not between 0 and 1, or all are more than 1 together. If there is a
+    /// [`queue`](Self::queue): who stands in front of it could keep a partition from its share.
+    #[must_use]
+    pub fn partitions<N: Into<Arc<str>>>(
+        mut self,
+        shares: impl IntoIterator<Item = (N, f64)>,
+    ) -> Self {
+        assert!(self.settings.queue.is_none(), "{NO_QUEUE}");
+        let (names, shares): (Vec<Arc<str>>, Vec<f64>) = shares
+            .into_iter()
+            .map(|(name, share)| (name.into(), share))
+            .unzip();
+        assert!(names.len() <= Shares::MOST, "more than four partitions");
+        let possible = shares.iter().all(|share| (0.0..=1.0).contains(share));
+        assert!(possible, "a share is not between 0 and 1: {shares:?}");
+        let all: f64 = shares.iter().sum();
+        assert!(
+            all <= 1.0 + 1e-9,
+            "the shares are more than 1 together: {shares:?}"
+        );
+        self.slots = Slots::shared_out(self.limit(), Shares::new(shares));
+        Arc::make_mut(&mut self.settings).partitions = names;
+        self
+    }
+
+    /// The handle of one partition. Its calls count there, its [`limit`](Self::limit) is its share, and
+    /// [`in_flight`](Self::in_flight) says how many calls are its own.
+    ///
+    /// # Panics
+    ///
+    /// If there is none of this name.
+    #[must_use]
+    pub fn partition(&self, name: &str) -> Self {
+        let mut names = self.settings.partitions.iter();
+        let Some(place) = names.position(|other| **other == *name) else {
+            panic!("`{}` has no partition `{name}`", self.name());
+        };
+        Self {
+            slots: self.slots.of(place + 1),
+            settings: Arc::clone(&self.settings),
+        }
     }
 
     /// Says who of those that wait is next. Default [`Order::Fifo`].
@@ -87,7 +142,8 @@ impl Bulkhead {
         self
     }
 
-    /// A layer that puts calls behind this bulkhead. All its layers share the slots.
+    /// A layer that puts calls behind this bulkhead. All its layers share the slots, which come back with the response;
+    /// see [`hold`](BulkheadLayer::hold).
     pub fn layer(&self) -> BulkheadLayer {
         BulkheadLayer::new(self.clone())
     }
@@ -122,12 +178,18 @@ impl Bulkhead {
 
     /// How many calls may be under way at once.
     pub fn limit(&self) -> usize {
-        self.slots.limit()
+        match self.slots.share() {
+            0 => self.slots.limit(),
+            share => share,
+        }
     }
 
     /// How many calls are under way: above the limit for a while after it was lowered.
     pub fn in_flight(&self) -> usize {
-        self.slots.in_flight()
+        match self.slots.share() {
+            0 => self.slots.in_flight(),
+            _ => self.slots.in_flight_here(),
+        }
     }
 
     /// How many calls wait for a slot.
@@ -141,7 +203,7 @@ impl Bulkhead {
             return match self.slots.try_take(Slots::TOP) {
                 Some(permit) => Ok(Acquire::over(Ok(permit))),
                 None => Err(self.refused(Reason::Full {
-                    limit: self.limit(),
+                    limit: self.slots.limit(),
                 })),
             };
         };
@@ -165,3 +227,5 @@ impl Bulkhead {
         self.settings.observer.refused(rejected)
     }
 }
+
+const NO_QUEUE: &str = "a bulkhead has partitions or a queue, not both";

@@ -53,11 +53,13 @@
 mod acquire;
 mod future;
 mod handle;
+mod hold;
 mod service;
 
 pub use acquire::Acquire;
 pub use future::BulkheadFuture;
 pub use handle::Bulkhead;
+pub use hold::{Hold, Release};
 pub use service::{BulkheadLayer, BulkheadService};
 
 pub use crate::slots::{Order, Permit};
