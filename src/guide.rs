@@ -19,8 +19,10 @@ guides! {
     order = "docs/order.md";
     bulkhead = "docs/layers/bulkhead.md";
     circuit_breaker = "docs/layers/circuit_breaker.md";
+    concurrency = "docs/layers/concurrency.md";
     fallback = "docs/layers/fallback.md";
     retry = "docs/layers/retry.md";
+    throttle = "docs/layers/throttle.md";
     timeout = "docs/layers/timeout.md";
     consul = "docs/registries/consul.md";
     eureka = "docs/registries/eureka.md";

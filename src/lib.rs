@@ -82,7 +82,7 @@
 //! |---|---|
 //! | [`transport`] | where foreign crates meet this one |
 //! | [`client`] | the whole stack by service name, for any transport |
-//! | [`layers`] | timeout, bulkhead, retry, circuit breaker, fallback |
+//! | [`layers`] | timeout, bulkhead, concurrency limit, throttle, retry, circuit breaker, fallback |
 //! | [`balance`] | sends each call to one of the instances |
 //! | [`discovery`] | the instances: cache, guard, freshness, registration |
 //! | [`registries`] | Consul, Eureka, a file, memory |

@@ -1,4 +1,5 @@
 //! The limit that finds itself, through its public face, in paused time.
+#![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -110,10 +111,10 @@ async fn a_timeout_shrinks_the_limit_inside_and_outside_and_once_for_all_it_hits
         let mut calls = Vec::new();
         for _ in 0..7 {
             calls.push(if outside {
-                let service = limit.layer().layer(hung.clone());
+                let service = limit.layer().layer(hung);
                 tokio::spawn(TimeoutLayer::new(SECOND).layer(service).oneshot(()))
             } else {
-                let service = TimeoutLayer::new(SECOND).layer(hung.clone());
+                let service = TimeoutLayer::new(SECOND).layer(hung);
                 tokio::spawn(limit.layer().layer(service).oneshot(()))
             });
         }
@@ -355,6 +356,19 @@ async fn nothing_is_lost_under_contention() {
     let figures = limit.figures();
     assert_eq!((figures.in_flight, figures.waiting), (0, 0));
     assert!(figures.limit <= 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_algorithm_can_be_changed_while_calls_flow() {
+    let (limit, _) = fixed(1);
+    let limit = limit.queue(2.0, 2.0, SECOND);
+    let _held = limit.try_acquire(Priority::Critical).unwrap();
+    let mut service = limit.layer().layer(worker());
+    let mut waits = spawn(service.call(Work(Priority::Normal, SECOND)));
+    assert_pending!(waits.poll());
+    limit.reconfigure(Fixed(2, Arc::default()));
+    assert!(waits.is_woken());
+    assert_eq!((limit.figures().limit, limit.figures().in_flight), (2, 2));
 }
 
 #[test]

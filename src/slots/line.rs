@@ -85,15 +85,12 @@ impl Line {
         };
         let now = now();
         let after = now.saturating_duration_since(waiter.since);
-        let late = codel.is_late(after, now);
-        if self.queue.is_empty() {
-            codel.emptied();
-        }
-        let result = if late {
+        let result = if codel.is_late(after, now) {
             Err(Reason::WaitedTooLong { after })
         } else {
             Ok(())
         };
+        self.note_whether_empty();
         Some((waiter, result))
     }
 
@@ -103,6 +100,16 @@ impl Line {
             .queue
             .iter()
             .position(|queued| Arc::ptr_eq(queued, waiter));
-        place.and_then(|place| self.queue.remove(place)).is_some()
+        let removed = place.and_then(|place| self.queue.remove(place)).is_some();
+        self.note_whether_empty();
+        removed
+    }
+
+    fn note_whether_empty(&mut self) {
+        if let Some(codel) = &mut self.codel {
+            if self.queue.is_empty() {
+                codel.emptied();
+            }
+        }
     }
 }

@@ -39,7 +39,7 @@ impl Shares {
     }
 
     pub(super) fn count(&self, word: u64, partition: usize) -> usize {
-        (word / self.unit(partition) & self.mask()) as usize
+        ((word / self.unit(partition)) & self.mask()) as usize
     }
 
     pub(super) fn total(&self, word: u64) -> usize {

@@ -89,14 +89,14 @@ pin_project! {
     /// A body that holds a permit until it was read to its end, failed or was dropped.
     ///
     /// ```
+    /// use axum::{body::Body, http::Response};
     /// use buttress::layers::bulkhead::{Bulkhead, Permit};
     /// use buttress::transport::http::HeldBody;
     ///
-    /// # fn layer<B>(downloads: Bulkhead) -> impl Clone {
-    /// downloads.layer().hold(|response: axum::http::Response<B>, permit: Permit| {
+    /// let downloads = Bulkhead::new("downloads", 4);
+    /// let layer = downloads.layer().hold(|response: Response<Body>, permit: Permit| {
     ///     response.map(|body| HeldBody::new(body, permit))
-    /// })
-    /// # }
+    /// });
     /// ```
     #[derive(Debug)]
     pub struct HeldBody<B, P> {

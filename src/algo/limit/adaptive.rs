@@ -3,6 +3,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::correlation::Together;
+use super::headroom::{Headroom, Peaks};
 use super::{
     Average, BOUNDS, Bounds, Correlation, Limit, Sample, SampleWindow, assert_ratio, log10,
 };
@@ -242,49 +243,6 @@ impl Limit for Adaptive {
 fn overloaded(throughput: Together, latency: f64) -> bool {
     let no_gain = throughput.coefficient < 0.3 || throughput.variation < 0.2;
     throughput.coefficient < 0.0 || no_gain && latency > 0.5
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Headroom {
-    factor: f64,
-    decay: f64,
-    least: f64,
-}
-
-impl Headroom {
-    fn above(self, in_flight: usize) -> f64 {
-        let calls = in_flight as f64;
-        if self.decay == 0.0 || in_flight == 0 {
-            return calls * self.factor;
-        }
-        calls * (self.factor - self.decay * calls.log10()).max(self.least)
-    }
-}
-
-/// The most calls under way within a time: each one kept is above all that came after it.
-#[derive(Clone, Debug, Default)]
-struct Peaks {
-    memory: Duration,
-    peaks: VecDeque<(usize, Instant)>,
-}
-
-impl Peaks {
-    fn add(&mut self, in_flight: usize, now: Instant) -> usize {
-        while self
-            .peaks
-            .back()
-            .is_some_and(|&(peak, _)| peak <= in_flight)
-        {
-            self.peaks.pop_back();
-        }
-        self.peaks.push_back((in_flight, now));
-        let memory = self.memory;
-        let gone = |at: Instant| now != at && now.saturating_duration_since(at) >= memory;
-        while self.peaks.front().is_some_and(|&(_, at)| gone(at)) {
-            self.peaks.pop_front();
-        }
-        self.peaks.front().map_or(in_flight, |&(peak, _)| peak)
-    }
 }
 
 /// The median of the last five values, so that one odd window moves nothing; each value itself until there are five.

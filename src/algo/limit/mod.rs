@@ -37,6 +37,7 @@ mod average;
 mod correlation;
 mod event;
 mod gradient2;
+mod headroom;
 mod queue;
 mod sampling;
 mod vegas;

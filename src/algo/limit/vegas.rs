@@ -22,6 +22,7 @@ pub struct Vegas {
     beta: Option<usize>,
     threshold: Option<usize>,
     step: Option<usize>,
+    backoff: Option<f64>,
     memory: Duration,
     no_load: Option<NoLoad>,
     draining: Option<Instant>,
@@ -44,6 +45,7 @@ impl Vegas {
             beta: None,
             threshold: None,
             step: None,
+            backoff: None,
             memory: Duration::from_secs(10),
             no_load: None,
             draining: None,
@@ -102,6 +104,18 @@ impl Vegas {
         self
     }
 
+    /// Shrinks to this share of the limit instead of by a step.
+    ///
+    /// # Panics
+    ///
+    /// If it is not above 0 and at most 1.
+    #[must_use]
+    pub fn backoff(mut self, ratio: f64) -> Self {
+        assert_ratio("a share", ratio);
+        self.backoff = Some(ratio);
+        self
+    }
+
     /// How long a no-load latency is believed. Default 10 s, as BBR does.
     #[must_use]
     pub fn memory(mut self, memory: Duration) -> Self {
@@ -141,8 +155,11 @@ impl Vegas {
         let limit = self.estimate as usize;
         let log = log10(limit);
         let step = self.step.unwrap_or(log) as f64;
+        let less = self
+            .backoff
+            .map_or(self.estimate - step, |ratio| self.estimate * ratio);
         if sample.dropped {
-            return Some(self.estimate - step);
+            return Some(less);
         }
         if sample.in_flight as f64 * 2.0 < self.estimate {
             return None;
@@ -155,7 +172,7 @@ impl Vegas {
         } else if queue < self.alpha.unwrap_or(3 * log) {
             Some(self.estimate + step)
         } else if queue > beta {
-            Some(self.estimate - step)
+            Some(less)
         } else {
             None
         }
@@ -222,6 +239,16 @@ mod tests {
             };
             limit.on_sample(sample, start + sample.rtt);
             assert_eq!(limit.limit(), expected, "{rtt} {in_flight} {dropped}");
+        }
+    }
+
+    #[test]
+    fn it_can_go_part_of_the_way() {
+        let start = crate::clock::now();
+        let mut limit = Vegas::new(100).backoff(0.5).smoothing(0.5);
+        for (rtt, expected) in [(10, 100.0), (20, 75.0), (20, 56.25)] {
+            limit.on_sample(call(start, rtt, 100), start + ms(rtt));
+            assert_eq!(limit.estimate(), expected);
         }
     }
 

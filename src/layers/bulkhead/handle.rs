@@ -67,7 +67,8 @@ impl Bulkhead {
     ///
     /// A partition may use slots that others leave, and is held to its share once all are taken; its share it gets at
     /// once, even where others have borrowed it, so that for a while there may be more calls than the limit. One
-    /// compare-and-swap decides. Set it before the bulkhead is used: the slots start afresh.
+    /// compare-and-swap decides, on one word: of four partitions each can have 4095 calls under way, of fewer more. Set
+    /// it before the bulkhead is used: the slots start afresh.
     ///
     /// # Panics
     ///

@@ -5,7 +5,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::Permit;
-use super::handle::Acquire;
+use super::acquire::Acquire;
 use crate::classify::Classify;
 use crate::error::Rejected;
 

@@ -1,12 +1,9 @@
 use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use pin_project_lite::pin_project;
-
-use super::{ConcurrencyLayer, Priority};
+use super::acquire::Acquire;
+use super::{AllEqual, ConcurrencyLayer, Permit, Priority};
 use crate::algo::Rng;
 use crate::algo::limit::{Average, Limit, PerEvent, Sample, rejection_rate};
 use crate::classify::{ErrorsFail, Outcome};
@@ -14,12 +11,12 @@ use crate::clock;
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
 use crate::rng::ThreadRng;
-use crate::slots::{self, Admission, Slots, Wait};
+use crate::slots::{Admission, Slots, Wait};
 
 /// A limit on calls under way that finds itself. Clones share it.
 #[derive(Clone)]
 pub struct ConcurrencyLimit {
-    slots: Slots,
+    pub(super) slots: Slots,
     measured: Arc<Mutex<Measured>>,
     settings: Arc<Settings>,
 }
@@ -106,7 +103,7 @@ impl ConcurrencyLimit {
     }
 
     /// A layer that puts calls behind this limit. All its layers share it.
-    pub fn layer(&self) -> ConcurrencyLayer<super::AllEqual, ErrorsFail> {
+    pub fn layer(&self) -> ConcurrencyLayer<AllEqual, ErrorsFail> {
         ConcurrencyLayer::new(self.clone())
     }
 
@@ -123,6 +120,15 @@ impl ConcurrencyLimit {
             waiting: self.slots.waiting(),
             latency: Duration::from_secs_f64(self.lock().latency.value()),
         }
+    }
+
+    /// Goes by another algorithm from now on, from where that one starts. Calls under way are left to end.
+    pub fn reconfigure(&self, limit: impl Limit + Send + 'static) {
+        let mut measured = self.lock();
+        measured.limit = PerEvent::new(Box::new(limit));
+        self.slots.set_limit(measured.limit.limit().max(1));
+        drop(measured);
+        self.slots.wake();
     }
 
     /// Asks for a slot without tower, for work that is no service, and does not wait for it.
@@ -164,14 +170,14 @@ impl ConcurrencyLimit {
         }
     }
 
-    fn refused(&self, reason: Reason) -> Rejected {
+    pub(super) fn refused(&self, reason: Reason) -> Rejected {
         let name = Arc::clone(&self.settings.name);
         let rejected = Rejected::new("concurrency limit", reason).named(name);
         self.settings.observer.refused(rejected)
     }
 
     /// Takes in how a call went. `None`: nobody waited for its end.
-    fn measure(&self, started: Instant, in_flight: usize, outcome: Option<Outcome>) {
+    pub(super) fn measure(&self, started: Instant, in_flight: usize, outcome: Option<Outcome>) {
         let now = clock::now();
         let rtt = now.saturating_duration_since(started);
         let mut measured = match outcome {
@@ -231,77 +237,5 @@ impl fmt::Debug for ConcurrencyLimit {
 impl Queue {
     fn times(self, factor: f64, limit: usize) -> usize {
         (limit as f64 * factor) as usize
-    }
-}
-
-/// The right to one call. Dropped without an outcome, it counts as a call that its caller gave up.
-#[derive(Debug)]
-#[must_use = "the slot is given back when this is dropped"]
-pub struct Permit {
-    limit: ConcurrencyLimit,
-    started: Instant,
-    in_flight: usize,
-    told: bool,
-    // Given back after the call was taken in.
-    _slot: slots::Permit,
-}
-
-impl Permit {
-    fn new(slot: slots::Permit, limit: ConcurrencyLimit) -> Self {
-        Self {
-            started: clock::now(),
-            in_flight: limit.slots.in_flight(),
-            limit,
-            told: false,
-            _slot: slot,
-        }
-    }
-
-    /// Says how the call went; it began when the permit was given.
-    pub fn record(mut self, outcome: Outcome) {
-        self.told = true;
-        self.limit
-            .measure(self.started, self.in_flight, Some(outcome));
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if !self.told {
-            self.limit.measure(self.started, self.in_flight, None);
-        }
-    }
-}
-
-pin_project! {
-    /// The wait for a [`Permit`]. Dropped, it leaves the queue.
-    #[project = AcquireProj]
-    #[derive(Debug)]
-    pub(super) enum Acquire {
-        Waiting {
-            #[pin]
-            wait: Wait,
-            limit: ConcurrencyLimit,
-        },
-        Granted { permit: Option<Permit> },
-    }
-}
-
-impl Future for Acquire {
-    type Output = Result<Permit, Rejected>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (result, limit) = match self.as_mut().project() {
-            AcquireProj::Waiting { wait, limit } => (ready!(wait.poll(cx)), limit.clone()),
-            AcquireProj::Granted { permit } => {
-                return Poll::Ready(Ok(permit.take().expect("polled after completion")));
-            }
-        };
-        // The place is left before anybody is told.
-        self.set(Self::Granted { permit: None });
-        Poll::Ready(match result {
-            Ok(slot) => Ok(Permit::new(slot, limit)),
-            Err(reason) => Err(limit.refused(reason)),
-        })
     }
 }

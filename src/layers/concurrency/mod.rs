@@ -41,14 +41,17 @@
 //! reasons of its own. But whoever gave up after longer than an answer usually takes met an overload, so such a call
 //! counts as a drop. A timeout therefore shrinks the limit, wherever it stands.
 
+mod acquire;
 mod future;
 mod handle;
 mod layer;
+mod permit;
 mod priority;
 mod service;
 
 pub use future::ConcurrencyFuture;
-pub use handle::{ConcurrencyLimit, Figures, Permit};
+pub use handle::{ConcurrencyLimit, Figures};
 pub use layer::ConcurrencyLayer;
+pub use permit::Permit;
 pub use priority::{AllEqual, Prioritise, Priority};
 pub use service::ConcurrencyService;

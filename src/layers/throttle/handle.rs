@@ -50,6 +50,11 @@ impl Throttle {
         self.lock().rejection_rate(clock::now())
     }
 
+    /// Goes by other settings from now on, and starts to count afresh.
+    pub fn reconfigure(&self, settings: throttle::Throttle) {
+        *self.lock() = settings;
+    }
+
     pub(super) fn admit(&self) -> Result<Permit, Rejected> {
         if self.lock().holds_back(clock::now(), &mut ThreadRng) {
             let rejected = Rejected::new("throttle", Reason::Throttled);
