@@ -95,7 +95,7 @@ async fn an_idle_serial_client_does_not_inflate_the_limit() {
         ConcurrencyLimit::new("vegas", Vegas::new(20)),
     ] {
         let service = limit.layer().layer(worker());
-        for _ in 0..1_000 {
+        for _ in 0..3_000 {
             let work = Work(Priority::Normal, 10 * MS);
             service.clone().oneshot(work).await.unwrap();
         }

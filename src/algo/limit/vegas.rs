@@ -135,13 +135,14 @@ impl Vegas {
                 return true;
             }
             self.draining = None;
-        } else if let Some(known) = self.no_load {
-            if sample.rtt >= known.rtt {
-                if now.saturating_duration_since(known.seen) > self.memory {
-                    self.draining = Some(now);
-                    return true;
-                }
+        } else if let Some(known) = self.no_load.filter(|known| sample.rtt >= known.rtt) {
+            if now.saturating_duration_since(known.seen) <= self.memory {
                 return false;
+            }
+            // A client that is half idle sees the peer without load of its own as it is.
+            if !self.is_idle(sample) {
+                self.draining = Some(now);
+                return true;
             }
         }
         self.no_load = Some(NoLoad {
@@ -149,6 +150,10 @@ impl Vegas {
             seen: now,
         });
         true
+    }
+
+    fn is_idle(&self, sample: Sample) -> bool {
+        (sample.in_flight as f64) * 2.0 < self.estimate
     }
 
     fn target(&self, sample: Sample, no_load: Duration) -> Option<f64> {
@@ -161,7 +166,7 @@ impl Vegas {
         if sample.dropped {
             return Some(less);
         }
-        if sample.in_flight as f64 * 2.0 < self.estimate {
+        if self.is_idle(sample) {
             return None;
         }
         let faster = no_load.as_secs_f64() / sample.rtt.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -281,6 +286,18 @@ mod tests {
             most = most.max(limit.limit());
         }
         assert!((30..60).contains(&most), "{most}");
+    }
+
+    #[test]
+    fn a_client_that_is_half_idle_renews_the_no_load_latency_without_draining() {
+        let start = crate::clock::now();
+        let mut limit = Vegas::new(40).memory(ms(1_000));
+        limit.on_sample(call(start, 10, 1), start + ms(10));
+        let late = start + ms(2_000);
+        limit.on_sample(call(late, 30, 1), late + ms(30));
+        assert_eq!(limit.limit(), 40);
+        limit.on_sample(call(late, 30, 40), late + ms(30));
+        assert_eq!(limit.limit(), 46, "30 ms are the no-load latency now");
     }
 
     #[test]
