@@ -75,6 +75,8 @@ pub enum Reason {
         /// The most there are at once.
         burst: u32,
     },
+    /// The peer refuses much of what it is sent, and this call was held back.
+    Throttled,
     /// The circuit breaker is open.
     Open,
     /// The circuit breaker is half-open, and all its probes are under way.
@@ -230,6 +232,7 @@ impl fmt::Display for Rejected {
                     " gives {burst} permits at most, and the call takes {cost}"
                 )
             }
+            Reason::Throttled => f.write_str(" held the call back: the peer accepts too few"),
             Reason::Open => f.write_str(" is open"),
             Reason::HalfOpen => f.write_str(" is half-open and its probes are under way"),
             Reason::ForcedOpen => f.write_str(" was forced open"),

@@ -21,10 +21,12 @@ guides! {
     chaos = "docs/layers/chaos.md";
     circuit_breaker = "docs/layers/circuit_breaker.md";
     coalesce = "docs/layers/coalesce.md";
+    concurrency = "docs/layers/concurrency.md";
     fallback = "docs/layers/fallback.md";
     hedge = "docs/layers/hedge.md";
     rate_limit = "docs/layers/rate_limit.md";
     retry = "docs/layers/retry.md";
+    throttle = "docs/layers/throttle.md";
     timeout = "docs/layers/timeout.md";
     consul = "docs/registries/consul.md";
     eureka = "docs/registries/eureka.md";

@@ -82,7 +82,7 @@
 //! |---|---|
 //! | [`transport`] | where foreign crates meet this one |
 //! | [`client`] | the whole stack by service name, for any transport |
-//! | [`layers`] | timeout, bulkhead, rate limit, retry, hedge, circuit breaker, fallback, coalesce, chaos |
+//! | [`layers`] | timeout, bulkhead, concurrency limit, rate limit, throttle, retry, hedge, circuit breaker, fallback, coalesce, chaos |
 //! | [`balance`] | sends each call to one of the instances |
 //! | [`discovery`] | the instances: cache, guard, freshness, registration |
 //! | [`registries`] | Consul, Eureka, a file, memory |
@@ -107,6 +107,7 @@ mod model;
 pub mod observe;
 pub mod registries;
 pub mod rng;
+mod slots;
 pub mod transport;
 
 pub use classify::{Classify, Outcome};

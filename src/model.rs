@@ -29,6 +29,7 @@ macro_rules! atomic {
                 self.0.fetch_or(0, Ordering::AcqRel)
             }
 
+            #[allow(dead_code)]
             pub(crate) fn fetch_update(
                 &self,
                 set: Ordering,

@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use buttress::error::Reason;
-use buttress::layers::bulkhead::{Acquire, Bulkhead, Permit};
+use buttress::layers::bulkhead::{Acquire, Bulkhead, Order, Permit};
 use buttress::observe::{Event, Observe};
+use buttress::transport::http::HeldBody;
 use buttress::{BoxError, Deadline, Rejected, clock};
 use proptest::prelude::*;
 use tokio::time::sleep;
@@ -379,6 +380,192 @@ async fn the_limit_holds_and_nobody_is_forgotten_under_contention() {
     }
     assert!(MOST.load(Ordering::SeqCst) <= 3);
     assert_eq!((bulkhead.in_flight(), bulkhead.waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_goes_first_and_a_full_line_gives_up_its_oldest_or_refuses() {
+    let order = |order| Bulkhead::new("orders", 1).queue(2, SECOND).order(order);
+    let full = Reason::QueueFull { limit: 2 };
+    for (bulkhead, gives_way) in [
+        (order(Order::NewestFirstDropOldest), true),
+        (order(Order::NewestFirst), false),
+    ] {
+        let held = bulkhead.acquire().await.unwrap();
+        let mut line: Vec<_> = (0..3).map(|_| spawn(bulkhead.acquire())).collect();
+        let refused = line
+            .remove(if gives_way { 0 } else { 2 })
+            .await
+            .unwrap_err();
+        assert_eq!(refused.reason(), full);
+        for waiter in &mut line {
+            assert_pending!(waiter.poll());
+        }
+        drop(held);
+        assert!(line[1].is_woken() && !line[0].is_woken());
+        drop(assert_ready_ok!(line[1].poll()));
+        drop(assert_ready_ok!(line[0].poll()));
+        assert_eq!((bulkhead.in_flight(), bulkhead.waiting()), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_stands_is_cut_to_those_who_can_be_served_in_time() {
+    let ms = Duration::from_millis;
+    let codel = Order::CoDel {
+        target: ms(5),
+        interval: ms(100),
+    };
+    let bulkhead = Bulkhead::new("orders", 1)
+        .queue(1_000, 60 * SECOND)
+        .order(codel);
+    let service = bulkhead.layer().layer(worker());
+    // Twice what one slot can do, for two seconds.
+    let mut calls = Vec::new();
+    for _ in 0..400 {
+        let call = service.clone().oneshot(Work(ms(10)));
+        calls.push(tokio::spawn(async move {
+            let began = clock::now();
+            (call.await, clock::now() - began)
+        }));
+        sleep(ms(5)).await;
+    }
+    let mut done = Vec::new();
+    for call in calls {
+        match call.await.unwrap() {
+            (Ok(()), took) => done.push(took),
+            (Err(error), _) => {
+                let late =
+                    matches!(reason(&error), Reason::WaitedTooLong { after } if after > ms(10));
+                assert!(late, "{error}");
+            }
+        }
+    }
+    assert!((190..=215).contains(&done.len()), "{}", done.len());
+    let late = done[done.len() / 2..].iter().filter(|took| **took > ms(25));
+    assert_eq!(
+        late.count(),
+        0,
+        "once the line stands, who is served is served in time"
+    );
+    assert_eq!((bulkhead.in_flight(), bulkhead.waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_worked_off_although_everybody_waits() {
+    let ms = Duration::from_millis;
+    let codel = Order::CoDel {
+        target: ms(5),
+        interval: ms(100),
+    };
+    let bulkhead = Bulkhead::new("orders", 1).queue(1_000, SECOND).order(codel);
+    let service = bulkhead.layer().layer(worker());
+    let calls: Vec<_> = (0..9)
+        .map(|_| tokio::spawn(service.clone().oneshot(Work(ms(10)))))
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_borrows_what_is_free_and_gets_its_share_whoever_borrowed_it() {
+    let bulkhead = Bulkhead::new("orders", 10).partitions([("batch", 0.3), ("live", 0.7)]);
+    let [batch, live] = ["batch", "live"].map(|name| bulkhead.partition(name));
+    assert_eq!((batch.limit(), live.limit(), bulkhead.limit()), (3, 7, 10));
+    let take = async |bulkhead: &Bulkhead, calls| {
+        let mut held = Vec::new();
+        for _ in 0..calls {
+            held.push(bulkhead.acquire().await.unwrap());
+        }
+        held
+    };
+
+    let mut borrowed = take(&batch, 10).await;
+    let error = batch.acquire().await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Full { limit: 10 });
+    let own = take(&live, 7).await;
+    assert!(live.acquire().await.is_err());
+    assert_eq!(
+        (batch.in_flight(), live.in_flight(), bulkhead.in_flight()),
+        (10, 7, 17)
+    );
+
+    // Those that were borrowed are not given out again.
+    borrowed.truncate(3);
+    assert!(batch.acquire().await.is_err());
+    borrowed.truncate(2);
+    borrowed.push(batch.acquire().await.unwrap());
+    // And who is of no partition gets what all of them leave.
+    assert!(bulkhead.acquire().await.is_err());
+    drop(own);
+    drop(bulkhead.acquire().await.unwrap());
+    bulkhead.resize(20);
+    assert_eq!((batch.limit(), live.limit()), (6, 14));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_stay_within_the_limit_and_their_shares_under_contention() {
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+    let bulkhead = Bulkhead::new("orders", 4).partitions([("a", 0.5), ("b", 0.5)]);
+    let tasks = ["a", "b"].map(|name| {
+        let (all, own) = (bulkhead.clone(), bulkhead.partition(name));
+        tokio::spawn(async move {
+            for _ in 0..20_000 {
+                let held: Vec<_> = (0..4).map(|_| own.acquire()).collect();
+                MOST.fetch_max(all.in_flight(), Ordering::SeqCst);
+                for (i, permit) in held.into_iter().enumerate() {
+                    assert!(
+                        permit.await.is_ok() || i >= 2,
+                        "a partition has two for itself"
+                    );
+                }
+            }
+        })
+    });
+    for task in tasks {
+        task.await.unwrap();
+    }
+    // One of them may have borrowed two when the other came for its own.
+    assert!(MOST.load(Ordering::SeqCst) <= 6);
+    assert_eq!(bulkhead.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_slot_is_held_until_the_body_has_been_read() {
+    use http_body_util::{BodyExt, Full};
+
+    let bulkhead = Bulkhead::new("downloads", 1);
+    let service = bulkhead
+        .layer()
+        .hold(|body: Full<&'static [u8]>, permit: Permit| HeldBody::new(body, permit))
+        .layer(service_fn(|chunk: &'static [u8]| async move {
+            Ok::<_, BoxError>(Full::new(chunk))
+        }));
+    let mut body = service.clone().oneshot(b"chunk").await.unwrap();
+    assert_eq!(bulkhead.in_flight(), 1, "the head is here, the body is not");
+    assert!(service.clone().oneshot(b"chunk").await.is_err());
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(bulkhead.in_flight(), 0, "that was the last frame");
+
+    let body = service.clone().oneshot(b"chunk").await.unwrap();
+    drop(body);
+    assert_eq!(bulkhead.in_flight(), 0, "nobody reads on");
+    let _empty = service.clone().oneshot(b"").await.unwrap();
+    assert_eq!(bulkhead.in_flight(), 0, "there is nothing to read");
+}
+
+#[test]
+#[should_panic(expected = "partitions or a queue")]
+fn partitions_behind_a_queue_are_refused_where_they_are_written() {
+    let _ = Bulkhead::new("orders", 2)
+        .queue(1, SECOND)
+        .partitions([("a", 0.5)]);
+}
+
+#[test]
+#[should_panic(expected = "more than 1 together")]
+fn shares_of_more_than_all_are_refused_where_they_are_written() {
+    let _ = Bulkhead::new("orders", 2).partitions([("a", 0.5), ("b", 0.6)]);
 }
 
 #[test]

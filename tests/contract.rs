@@ -15,14 +15,17 @@ use std::time::Duration;
 use buttress::algo::breaker;
 use buttress::algo::faults::Faults;
 use buttress::algo::gcra::Limit;
+use buttress::algo::limit::Aimd;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::chaos::Chaos;
 use buttress::layers::circuit_breaker::CircuitBreaker;
 use buttress::layers::coalesce::{Batch, BatchLayer, CoalesceLayer};
+use buttress::layers::concurrency::ConcurrencyLimit;
 use buttress::layers::fallback::FallbackLayer;
 use buttress::layers::hedge::HedgeLayer;
 use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
+use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::{BoxError, Outcome};
 use tower::{Layer, Service, ServiceExt};
@@ -65,6 +68,22 @@ contract! {
     bulkhead_with_a_queue: {
         let bulkhead = Bulkhead::new("contract", 1).queue(1, HOUR);
         (bulkhead.layer(), move || bulkhead.in_flight() + bulkhead.waiting())
+    };
+    bulkhead_partition: {
+        let bulkhead = Bulkhead::new("contract", 1).partitions([("only", 1.0)]);
+        (bulkhead.partition("only").layer(), move || bulkhead.in_flight())
+    };
+    concurrency: {
+        let limit = ConcurrencyLimit::new("contract", stays(1));
+        (limit.layer(), move || limit.figures().in_flight)
+    };
+    concurrency_with_a_queue: {
+        let limit = ConcurrencyLimit::new("contract", stays(1)).queue(1.0, 1.0, HOUR);
+        (limit.layer(), move || limit.figures().in_flight + limit.figures().waiting)
+    };
+    throttle: {
+        let hardly = buttress::algo::throttle::Throttle::default().most(f64::MIN_POSITIVE);
+        (Throttle::new("contract", hardly).layer(), || 0)
     };
     circuit_breaker: (CircuitBreaker::new("contract", never_opens()).layer(), || 0);
     circuit_breaker_half_open: half_open();
@@ -109,6 +128,10 @@ impl Batch for One {
     fn split(&self, answer: u8, _: &[u8]) -> Vec<Option<u8>> {
         vec![Some(answer)]
     }
+}
+
+fn stays(limit: usize) -> Aimd {
+    Aimd::new(limit).within(limit..=limit)
 }
 
 fn never_opens() -> breaker::Settings {

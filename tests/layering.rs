@@ -329,13 +329,14 @@ fn sources(folder: &Path, out: &mut Vec<std::path::PathBuf>) {
 
 const EXEMPT: [&str; 2] = ["src/lib.rs", "src/guide.rs"];
 
-const ORDER: [&[&str]; 8] = [
+const ORDER: [&[&str]; 9] = [
     // For the loom models alone.
     &["model"],
     &["algo"],
     &[
         "error", "classify", "deadline", "clock", "observe", "rng", "budget",
     ],
+    &["slots"],
     &["layers"],
     &["discovery"],
     &["registries", "balance"],

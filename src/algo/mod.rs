@@ -5,13 +5,16 @@
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
+pub mod codel;
 pub mod ejection;
 pub mod ewma;
 pub mod faults;
 pub mod gcra;
+pub mod limit;
 pub mod pick;
 pub mod quantile;
 mod rng;
+pub mod throttle;
 pub mod window;
 
 pub use rng::{Rng, Seeded};

@@ -23,6 +23,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::WaitedTooLong { .. } => "waited_too_long",
         Reason::RateLimited => "rate_limited",
         Reason::CostAboveBurst { .. } => "cost_above_burst",
+        Reason::Throttled => "throttled",
         Reason::Open => "open",
         Reason::HalfOpen => "half_open",
         Reason::ForcedOpen => "forced_open",

@@ -4,16 +4,16 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::handle::Acquire;
-use super::slots::Permit;
+use super::{Acquire, Hold, Permit};
 use crate::error::Rejected;
 
 pin_project! {
     /// The future of a [`BulkheadService`](super::BulkheadService).
     #[derive(Debug)]
-    pub struct BulkheadFuture<S, Req, F> {
+    pub struct BulkheadFuture<S, Req, F, H> {
         #[pin]
         state: State<S, Req, F>,
+        hold: Option<H>,
     }
 }
 
@@ -35,17 +35,18 @@ pin_project! {
         Running {
             #[pin]
             inner: F,
-            permit: Permit,
+            permit: Option<Permit>,
         },
         Over { refused: Option<Rejected> },
     }
 }
 
-impl<S, Req, F> BulkheadFuture<S, Req, F> {
-    pub(super) fn new(acquire: Acquire, inner: S, request: Req) -> Self {
+impl<S, Req, F, H> BulkheadFuture<S, Req, F, H> {
+    pub(super) fn new(acquire: Acquire, inner: S, request: Req, hold: H) -> Self {
         let call = Some((inner, request));
         Self {
             state: State::Waiting { acquire, call },
+            hold: Some(hold),
         }
     }
 
@@ -53,48 +54,57 @@ impl<S, Req, F> BulkheadFuture<S, Req, F> {
         let refused = Some(rejected);
         Self {
             state: State::Over { refused },
+            hold: None,
         }
     }
 }
 
-impl<S, Req> Future for BulkheadFuture<S, Req, S::Future>
+impl<S, Req, H> Future for BulkheadFuture<S, Req, S::Future, H>
 where
     S: Service<Req>,
     S::Error: From<Rejected>,
+    H: Hold<S::Response>,
 {
-    type Output = Result<S::Response, S::Error>;
+    type Output = Result<H::Response, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        let result = loop {
+        let this = self.project();
+        let mut state = this.state;
+        let (result, permit) = loop {
             let next = match state.as_mut().project() {
                 StateProj::Waiting { acquire, call } => match ready!(acquire.poll(cx)) {
                     Ok(permit) => State::Readying {
                         call: call.take(),
                         permit: Some(permit),
                     },
-                    Err(rejected) => break Err(rejected.into()),
+                    Err(rejected) => break (Err(rejected.into()), None),
                 },
                 StateProj::Readying { call, permit } => {
                     let (inner, _) = call.as_mut().expect("not called yet");
                     if let Err(error) = ready!(inner.poll_ready(cx)) {
-                        break Err(error);
+                        break (Err(error), None);
                     }
                     let (mut inner, request) = call.take().expect("not called yet");
                     State::Running {
-                        permit: permit.take().expect("granted"),
                         inner: inner.call(request),
+                        permit: permit.take(),
                     }
                 }
-                StateProj::Running { inner, .. } => break ready!(inner.poll(cx)),
+                StateProj::Running { inner, permit } => {
+                    break (ready!(inner.poll(cx)), permit.take());
+                }
                 StateProj::Over { refused } => {
-                    break Err(refused.take().expect("polled after completion").into());
+                    let rejected = refused.take().expect("polled after completion");
+                    break (Err(rejected.into()), None);
                 }
             };
             state.set(next);
         };
         // The slot ends with the call, not when somebody drops this future.
         state.set(State::Over { refused: None });
-        Poll::Ready(result)
+        Poll::Ready(result.map(|response| {
+            let hold = this.hold.take().expect("one response a call");
+            hold.hold(response, permit.expect("granted"))
+        }))
     }
 }

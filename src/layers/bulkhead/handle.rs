@@ -1,16 +1,11 @@
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
-
+use super::acquire::Acquire;
 use super::service::BulkheadLayer;
-use super::slots::{Admission, Permit, Place, Slots};
-use crate::clock::{self, Sleep};
-use crate::deadline::Deadline;
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
+use crate::slots::{Admission, Order, Shares, Slots, Wait};
 
 /// A limit on how many calls are under way at once. Clones share its slots and its queue; the bounds of the queue and
 /// the observer are those of the clone that they were set on.
@@ -24,6 +19,7 @@ pub struct Bulkhead {
 struct Settings {
     name: Arc<str>,
     queue: Option<Queue>,
+    partitions: Vec<Arc<str>>,
     observer: Observer,
 }
 
@@ -47,23 +43,102 @@ impl Bulkhead {
             settings: Arc::new(Settings {
                 name: name.into(),
                 queue: None,
+                partitions: Vec::new(),
                 observer: Observer::default(),
             }),
         }
     }
 
-    /// Lets up to `length` calls wait for a slot, first come, first served, each for at most `max_wait` and never
-    /// past its request's [`Deadline`]. Off by default: under overload a queue adds latency and no throughput.
+    /// Lets up to `length` calls wait for a slot, first come, first served unless [`order`](Self::order) says
+    /// otherwise, each for at most `max_wait` and never past its request's [`Deadline`](crate::Deadline). Off by
+    /// default: under overload a queue adds latency and no throughput.
     ///
     /// # Panics
     ///
-    /// If `length` or `max_wait` is 0: that is no queue.
+    /// If `length` or `max_wait` is 0: that is no queue. If there are [`partitions`](Self::partitions).
     #[must_use]
     #[track_caller]
     pub fn queue(mut self, length: usize, max_wait: Duration) -> Self {
         assert!(length > 0, "a queue of length 0 is no queue");
         assert!(!max_wait.is_zero(), "a queue of no wait is no queue");
+        assert!(self.settings.partitions.is_empty(), "{NO_QUEUE}");
         Arc::make_mut(&mut self.settings).queue = Some(Queue { length, max_wait });
+        self
+    }
+
+    /// Gives each of these partitions, by its name, a share of the slots from 0 to 1, rounded up and at least one.
+    ///
+    /// A partition may use slots that others leave, and is held to its share once all are taken; its share it gets at
+    /// once, even where others have borrowed it, so that for a while there may be more calls than the limit. One
+    /// compare-and-swap decides, on one word: of four partitions each can have 4095 calls under way, of fewer more. Set
+    /// it before the bulkhead is used: the slots start afresh.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than four, a share is not between 0 and 1, or all are more than 1 together. If there is a
+    /// [`queue`](Self::queue): who stands in front of it could keep a partition from its share.
+    #[must_use]
+    #[track_caller]
+    pub fn partitions<N: Into<Arc<str>>>(
+        mut self,
+        shares: impl IntoIterator<Item = (N, f64)>,
+    ) -> Self {
+        assert!(self.settings.queue.is_none(), "{NO_QUEUE}");
+        let (names, shares): (Vec<Arc<str>>, Vec<f64>) = shares
+            .into_iter()
+            .map(|(name, share)| (name.into(), share))
+            .unzip();
+        assert!(names.len() <= Shares::MOST, "more than four partitions");
+        let possible = shares.iter().all(|share| (0.0..=1.0).contains(share));
+        assert!(possible, "a share is not between 0 and 1: {shares:?}");
+        let all: f64 = shares.iter().sum();
+        assert!(
+            all <= 1.0 + 1e-9,
+            "the shares are more than 1 together: {shares:?}"
+        );
+        self.slots = Slots::shared_out(self.limit(), Shares::new(shares));
+        Arc::make_mut(&mut self.settings).partitions = names;
+        self
+    }
+
+    /// The handle of one partition. Its calls count there, its [`limit`](Self::limit) is its share, and
+    /// [`in_flight`](Self::in_flight) says how many calls are its own.
+    ///
+    /// # Panics
+    ///
+    /// If there is none of this name.
+    #[must_use]
+    #[track_caller]
+    pub fn partition(&self, name: &str) -> Self {
+        let mut names = self.settings.partitions.iter();
+        let Some(place) = names.position(|other| **other == *name) else {
+            panic!("`{}` has no partition `{name}`", self.name());
+        };
+        Self {
+            slots: self.slots.of(place + 1),
+            settings: Arc::clone(&self.settings),
+        }
+    }
+
+    /// Says who of those that wait is next, on all clones and from now on. Default [`Order::OldestFirst`].
+    ///
+    /// # Panics
+    ///
+    /// If the target or the interval of [`Order::CoDel`] is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn order(self, order: Order) -> Self {
+        if let Order::CoDel { target, interval } = order {
+            assert!(
+                !target.is_zero(),
+                "a target of no wait refuses whoever waits"
+            );
+            assert!(
+                !interval.is_zero(),
+                "in an interval of no length nobody waits"
+            );
+        }
+        self.slots.order(order);
         self
     }
 
@@ -74,7 +149,8 @@ impl Bulkhead {
         self
     }
 
-    /// A layer that puts calls behind this bulkhead. All its layers share the slots.
+    /// A layer that puts calls behind this bulkhead. All its layers share the slots, which come back with the response;
+    /// see [`hold`](BulkheadLayer::hold).
     pub fn layer(&self) -> BulkheadLayer {
         BulkheadLayer::new(self.clone())
     }
@@ -110,12 +186,18 @@ impl Bulkhead {
 
     /// How many calls may be under way at once.
     pub fn limit(&self) -> usize {
-        self.slots.limit()
+        match self.slots.share() {
+            0 => self.slots.limit(),
+            share => share,
+        }
     }
 
     /// How many calls are under way: above the limit for a while after it was lowered.
     pub fn in_flight(&self) -> usize {
-        self.slots.in_flight()
+        match self.slots.share() {
+            0 => self.slots.in_flight(),
+            _ => self.slots.in_flight_here(),
+        }
     }
 
     /// How many calls wait for a slot.
@@ -126,114 +208,33 @@ impl Bulkhead {
     /// A slot, or the wait for one.
     pub(super) fn admit(&self) -> Result<Acquire, Rejected> {
         let Some(queue) = self.settings.queue else {
-            return match self.slots.try_take() {
+            return match self.slots.try_take(Slots::TOP) {
                 Some(permit) => Ok(Acquire::over(Ok(permit))),
                 None => Err(self.refused(Reason::Full {
-                    limit: self.limit(),
+                    limit: self.slots.limit(),
                 })),
             };
         };
-        match self.slots.take_or_queue(queue.length) {
+        let length = queue.length;
+        let full = Reason::QueueFull { limit: length };
+        let admission = self
+            .slots
+            .take_or_queue(Slots::TOP, full, |waiting| waiting >= length);
+        match admission {
             Admission::Permit(permit) => Ok(Acquire::over(Ok(permit))),
-            Admission::Place(place) => Ok(Acquire {
-                state: State::waiting(place, queue.max_wait, self.clone()),
-            }),
-            Admission::QueueFull => Err(self.refused(Reason::QueueFull {
-                limit: queue.length,
-            })),
+            Admission::Place(place) => {
+                let wait = Wait::new(place, queue.max_wait);
+                Ok(Acquire::waiting(wait, self.clone()))
+            }
+            Admission::QueueFull => Err(self.refused(full)),
         }
     }
 
-    fn refused(&self, reason: Reason) -> Rejected {
+    pub(super) fn refused(&self, reason: Reason) -> Rejected {
         let name = Arc::clone(&self.settings.name);
         let rejected = Rejected::new("bulkhead", reason).named(name).unsent();
         self.settings.observer.refused(rejected)
     }
 }
 
-pin_project! {
-    /// The wait for a [`Permit`]; see [`Bulkhead::acquire`]. Dropped, it leaves the queue.
-    #[derive(Debug)]
-    #[must_use = "a slot or a place in the queue is held until this is awaited or dropped"]
-    pub struct Acquire {
-        #[pin]
-        state: State,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    #[derive(Debug)]
-    enum State {
-        // The place is asked first: a slot that is there in time is never refused.
-        Waiting {
-            place: Place,
-            end: Reason,
-            #[pin]
-            timer: Sleep,
-            bulkhead: Bulkhead,
-        },
-        Over { result: Option<Result<Permit, Rejected>> },
-    }
-}
-
-impl State {
-    fn waiting(place: Place, max_wait: Duration, bulkhead: Bulkhead) -> Self {
-        let own = clock::after(clock::now(), max_wait);
-        let (at, end) = match Deadline::current() {
-            Some(deadline) if deadline.instant() < own => {
-                (deadline.instant(), Reason::DeadlineExceeded)
-            }
-            _ => (own, Reason::WaitedTooLong { after: max_wait }),
-        };
-        Self::Waiting {
-            place,
-            end,
-            timer: clock::until(at),
-            bulkhead,
-        }
-    }
-}
-
-impl Acquire {
-    fn over(result: Result<Permit, Rejected>) -> Self {
-        let result = Some(result);
-        Self {
-            state: State::Over { result },
-        }
-    }
-}
-
-impl Future for Acquire {
-    type Output = Result<Permit, Rejected>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        let result = match state.as_mut().project() {
-            StateProj::Waiting {
-                place,
-                end,
-                mut timer,
-                bulkhead,
-            } => match place.poll(cx) {
-                Poll::Ready(permit) => Ok(permit),
-                Poll::Pending => {
-                    // A deadline can be in force around this future and not have been around the call.
-                    let at = timer.deadline().into_std();
-                    if let Some(nearer) = Deadline::current().filter(|it| it.instant() < at) {
-                        timer.as_mut().reset(nearer.instant().into());
-                        *end = Reason::DeadlineExceeded;
-                    }
-                    ready!(timer.poll(cx));
-                    Err((bulkhead.clone(), *end))
-                }
-            },
-            StateProj::Over { result } => {
-                return Poll::Ready(result.take().expect("polled after completion"));
-            }
-        };
-        // The place is left before anybody is told.
-        state.set(State::Over { result: None });
-        Poll::Ready(result.map_err(|(bulkhead, end)| bulkhead.refused(end)))
-    }
-}
+const NO_QUEUE: &str = "a bulkhead has partitions or a queue, not both";

@@ -50,22 +50,16 @@
 //! # }
 //! ```
 
+mod acquire;
 mod future;
 mod handle;
+mod hold;
 mod service;
-mod slots;
 
+pub use acquire::Acquire;
 pub use future::BulkheadFuture;
-pub use handle::{Acquire, Bulkhead};
+pub use handle::Bulkhead;
+pub use hold::{Hold, Release};
 pub use service::{BulkheadLayer, BulkheadService};
-pub use slots::Permit;
 
-mod sync {
-    pub(super) use std::sync::atomic::{AtomicUsize, Ordering};
-    pub(super) use std::sync::{Arc, Mutex, MutexGuard};
-}
-
-// The same slots, on loom's primitives.
-#[cfg(test)]
-#[allow(clippy::duplicate_mod)]
-mod model;
+pub use crate::slots::{Order, Permit};

@@ -4,46 +4,66 @@ use tower::{Layer, Service};
 
 use super::future::BulkheadFuture;
 use super::handle::Bulkhead;
+use super::hold::{Hold, Release};
 use crate::error::Rejected;
 
 /// Puts calls behind a [`Bulkhead`].
 #[derive(Clone, Debug)]
-pub struct BulkheadLayer {
+pub struct BulkheadLayer<H = Release> {
     bulkhead: Bulkhead,
+    hold: H,
 }
 
 impl BulkheadLayer {
     pub(super) fn new(bulkhead: Bulkhead) -> Self {
-        Self { bulkhead }
+        Self {
+            bulkhead,
+            hold: Release,
+        }
     }
 }
 
-impl<S> Layer<S> for BulkheadLayer {
-    type Service = BulkheadService<S>;
+impl<H> BulkheadLayer<H> {
+    /// Hands the slot over with the response, to be kept until its body was read: a closure of the response and the
+    /// [`Permit`](super::Permit). Default: the slot comes back with the response.
+    #[must_use]
+    pub fn hold<J>(self, hold: J) -> BulkheadLayer<J> {
+        BulkheadLayer {
+            bulkhead: self.bulkhead,
+            hold,
+        }
+    }
+}
+
+impl<S, H: Clone> Layer<S> for BulkheadLayer<H> {
+    type Service = BulkheadService<S, H>;
 
     fn layer(&self, inner: S) -> Self::Service {
         BulkheadService {
             inner,
             bulkhead: self.bulkhead.clone(),
+            hold: self.hold.clone(),
         }
     }
 }
 
 /// The service of a [`BulkheadLayer`].
 #[derive(Clone, Debug)]
-pub struct BulkheadService<S> {
+pub struct BulkheadService<S, H = Release> {
     inner: S,
     bulkhead: Bulkhead,
+    hold: H,
 }
 
-impl<S, Req> Service<Req> for BulkheadService<S>
+impl<S, Req, H> Service<Req> for BulkheadService<S, H>
 where
     S: Service<Req> + Clone,
     S::Error: From<Rejected>,
+    H: Hold<S::Response> + Clone,
 {
-    type Response = S::Response;
+    type Response = H::Response;
     type Error = S::Error;
-    type Future = BulkheadFuture<S, Req, S::Future>;
+    type Future = BulkheadFuture<S, Req, S::Future, H>;
 
     /// Always ready. The inner service's readiness may be a slot of somebody else's: each call asks for it once it has
     /// a slot of its own, so that a call that waits, or a clone that idles, holds nothing.
@@ -53,7 +73,10 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         match self.bulkhead.admit() {
-            Ok(acquire) => BulkheadFuture::new(acquire, self.inner.clone(), request),
+            Ok(acquire) => {
+                let inner = self.inner.clone();
+                BulkheadFuture::new(acquire, inner, request, self.hold.clone())
+            }
             Err(rejected) => BulkheadFuture::refused(rejected),
         }
     }

@@ -1,0 +1,26 @@
+//! So many at once, and a line in front: what the layers that limit calls under way stand on.
+//!
+//! A call that finds a slot costs one compare-and-swap to enter and one to leave. The line and its lock are touched only
+//! while somebody waits.
+
+mod counter;
+mod line;
+mod place;
+mod shares;
+mod wait;
+
+pub use counter::Permit;
+pub(crate) use counter::{Admission, Slots};
+pub use line::Order;
+pub(crate) use shares::Shares;
+pub(crate) use wait::Wait;
+
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(super) use std::sync::{Arc, Mutex, MutexGuard};
+}
+
+// The same slots, on loom's primitives.
+#[cfg(test)]
+#[allow(clippy::duplicate_mod)]
+mod model;
