@@ -132,12 +132,7 @@ impl Breaker {
     /// What it knows at `now`.
     pub fn figures(&mut self, now: Instant, rng: &mut impl Rng) -> Figures {
         self.expire(now, rng);
-        let (calls, minimum) = match self.phase {
-            Phase::Closed | Phase::MetricsOnly => (self.window.tally(now), self.minimum()),
-            Phase::Open { cause, .. } => (cause, self.minimum()),
-            Phase::HalfOpen { back, .. } => (back, self.settings.half_open_calls),
-            Phase::ForcedOpen | Phase::Disabled => (Tally::default(), u32::MAX),
-        };
+        let (calls, minimum) = self.counted(now);
         let enough = calls.calls >= minimum;
         Figures {
             state: self.phase.state(),
@@ -161,18 +156,17 @@ impl Breaker {
 
     /// Opens it for `wait`, as if it had opened by itself.
     pub fn open_for(&mut self, wait: Duration, now: Instant) {
-        let cause = match self.phase {
-            Phase::Closed | Phase::MetricsOnly => self.window.tally(now),
-            Phase::Open { cause, .. } => cause,
-            Phase::HalfOpen { back, .. } => back,
-            Phase::ForcedOpen | Phase::Disabled => Tally::default(),
-        };
+        let (cause, minimum) = self.counted(now);
         self.openings = self.openings.saturating_add(1);
         let wait = Wait {
             since: now,
             length: wait,
         };
-        self.enter(Phase::Open { wait, cause });
+        self.enter(Phase::Open {
+            wait,
+            cause,
+            minimum,
+        });
     }
 
     /// Lets the next calls probe.
@@ -327,6 +321,16 @@ impl Breaker {
 
     fn longest_wait(&self) -> Duration {
         self.settings.open_max.max(self.settings.open_wait)
+    }
+
+    /// The calls that the present state goes by, and from how many on they make a rate.
+    fn counted(&mut self, now: Instant) -> (Tally, u32) {
+        match self.phase {
+            Phase::Closed | Phase::MetricsOnly => (self.window.tally(now), self.minimum()),
+            Phase::Open { cause, minimum, .. } => (cause, minimum),
+            Phase::HalfOpen { back, .. } => (back, self.settings.half_open_calls),
+            Phase::ForcedOpen | Phase::Disabled => (Tally::default(), u32::MAX),
+        }
     }
 
     fn too_bad(&self, calls: Tally) -> bool {
@@ -701,6 +705,18 @@ mod tests {
         let figures = bench.figures();
         assert_eq!(figures.state, State::Open);
         assert_eq!(figures.failure_rate, Some(0.5), "of what opened it");
+    }
+
+    #[test]
+    fn an_open_breaker_shows_the_rate_of_the_probes_that_opened_it() {
+        let mut bench = Bench::new(brittle().await_all_probes(true));
+        bench.breaker.half_open(bench.now());
+        for _ in 0..4 {
+            bench.call(true);
+        }
+        let figures = bench.figures();
+        assert_eq!(figures.state, State::Open);
+        assert_eq!(figures.failure_rate, Some(1.0));
     }
 
     #[test]
