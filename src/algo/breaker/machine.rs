@@ -240,7 +240,7 @@ impl Breaker {
                 }
             }
             Phase::HalfOpen { back, .. } => {
-                let missing = self.settings.half_open_calls.saturating_sub(back.calls);
+                let missing = self.wanted_probes().saturating_sub(back.calls);
                 if self.settings.await_all_probes && missing > 0 {
                     return;
                 }
@@ -328,8 +328,19 @@ impl Breaker {
         match self.phase {
             Phase::Closed | Phase::MetricsOnly => (self.window.tally(now), self.minimum()),
             Phase::Open { cause, minimum, .. } => (cause, minimum),
-            Phase::HalfOpen { back, .. } => (back, self.settings.half_open_calls),
+            Phase::HalfOpen { back, .. } => (back, self.wanted_probes()),
             Phase::ForcedOpen | Phase::Disabled => (Tally::default(), u32::MAX),
+        }
+    }
+
+    /// How many probes are heard at most before a half-open breaker decides.
+    fn wanted_probes(&self) -> u32 {
+        match self.settings.await_all_probes {
+            true => self
+                .settings
+                .minimum_calls
+                .min(self.settings.half_open_calls),
+            false => self.settings.half_open_calls,
         }
     }
 
@@ -471,6 +482,20 @@ mod tests {
         }
         bench.call(false);
         assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_breaker_that_awaits_its_probes_hears_no_more_of_them_than_the_minimum_of_calls() {
+        for (last, state) in [(false, State::Closed), (true, State::Open)] {
+            let settings = brittle().await_all_probes(true).minimum_calls(2);
+            let mut bench = Bench::new(settings);
+            bench.breaker.half_open(bench.now());
+            let _out: Vec<_> = (0..2).map(|_| bench.acquire()).collect();
+            bench.call(false);
+            assert_eq!(bench.figures().failure_rate, None);
+            bench.call(last);
+            assert_eq!(bench.state(), state);
+        }
     }
 
     #[test]

@@ -228,8 +228,9 @@ impl Settings {
         self
     }
 
-    /// Whether a half-open breaker hears all its probes before it decides, and opens if they are not all back in
-    /// time. Off by default: it decides as soon as the rest cannot change the verdict.
+    /// Whether a half-open breaker hears all its probes before it decides, or as many as
+    /// [`minimum_calls`](Self::minimum_calls) where that is fewer, and opens if they are not back in time. Off by
+    /// default: it decides as soon as the rest cannot change the verdict.
     #[must_use]
     pub fn await_all_probes(mut self, yes: bool) -> Self {
         self.await_all_probes = yes;
