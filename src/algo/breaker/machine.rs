@@ -234,8 +234,9 @@ impl Breaker {
         match self.phase {
             Phase::Closed => {
                 let calls = self.window.tally(now);
-                let in_row = self.failures_in_row >= self.settings.consecutive_failures;
-                if in_row || (calls.calls >= self.minimum() && self.too_bad(calls)) {
+                let too_many = self.failures_in_row >= self.settings.consecutive_failures
+                    || calls.failures >= self.settings.failure_count;
+                if too_many || (calls.calls >= self.minimum() && self.too_bad(calls)) {
                     self.open(now, rng);
                 }
             }
@@ -745,6 +746,19 @@ mod tests {
     }
 
     #[test]
+    fn a_count_of_failures_opens_it_whatever_their_share() {
+        let settings = Settings::default().count_window(5).failure_count(3);
+        let mut bench = Bench::new(settings);
+        // The third failure in five calls; the first one had left the window.
+        let calls = [true, false, true, false, false, true, true];
+        for failed in calls {
+            assert_eq!(bench.state(), State::Closed);
+            bench.call(failed);
+        }
+        assert_eq!(bench.state(), State::Open);
+    }
+
+    #[test]
     fn a_window_smaller_than_the_minimum_counts_once_it_is_full() {
         let mut bench = Bench::new(Settings::default().count_window(3));
         bench.call(true);
@@ -756,7 +770,7 @@ mod tests {
 
     #[test]
     fn impossible_settings_panic() {
-        let settings: [fn() -> Settings; 11] = [
+        let settings: [fn() -> Settings; 12] = [
             || Settings::default().failure_rate(0.0),
             || Settings::default().failure_rate(50.0),
             || Settings::default().slow_calls(ms(1), f64::NAN),
@@ -764,6 +778,7 @@ mod tests {
             || Settings::default().count_window(0),
             || Settings::default().time_window(Duration::ZERO),
             || Settings::default().consecutive_failures(0),
+            || Settings::default().failure_count(0),
             || Settings::default().open_wait(Duration::ZERO),
             || Settings::default().open_multiplier(0.5),
             || Settings::default().open_jitter(1.5),

@@ -4,7 +4,8 @@ use crate::algo::window::{CountWindow, TimeWindow, Window};
 
 /// When a circuit breaker opens, for how long, and what closes it again.
 ///
-/// It opens as soon as one of its conditions holds: the failure rate, the slow-call rate, failures in a row.
+/// It opens as soon as one of its conditions holds: the failure rate, the slow-call rate, failures in a row, failures
+/// in all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub(super) failure_rate: f64,
@@ -13,6 +14,7 @@ pub struct Settings {
     pub(super) minimum_calls: u32,
     pub(super) window: Span,
     pub(super) consecutive_failures: u32,
+    pub(super) failure_count: u32,
     pub(super) open_wait: Duration,
     pub(super) open_multiplier: f64,
     pub(super) open_max: Duration,
@@ -126,6 +128,20 @@ impl Settings {
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         assert!(failures > 0, "consecutive_failures must be at least 1");
         self.consecutive_failures = failures;
+        self
+    }
+
+    /// Opens as well once so many of the calls in the window failed, whatever their share and however few the calls.
+    /// Off by default: more traffic makes it stricter. For traffic of a known rate.
+    ///
+    /// # Panics
+    ///
+    /// If `failures` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn failure_count(mut self, failures: u32) -> Self {
+        assert!(failures > 0, "failure_count must be at least 1");
+        self.failure_count = failures;
         self
     }
 
@@ -255,6 +271,7 @@ impl Default for Settings {
             minimum_calls: 20,
             window: Span::Time(Duration::from_secs(10)),
             consecutive_failures: u32::MAX,
+            failure_count: u32::MAX,
             open_wait: Duration::from_secs(5),
             open_multiplier: 2.0,
             open_max: Duration::from_secs(60),
