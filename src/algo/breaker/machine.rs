@@ -69,7 +69,11 @@ impl Breaker {
         self.expire(now, rng);
         let retry_after = match self.phase {
             Phase::Open { wait, .. } if !wait.is_over(now) => Some(wait.left(now)),
-            Phase::HalfOpen { wait, admitted, .. } if admitted >= self.settings.half_open_calls => {
+            Phase::HalfOpen {
+                wait,
+                admitted,
+                back,
+            } if self.taken(admitted, back) >= self.settings.half_open_calls => {
                 Some(wait.left(now))
             }
             Phase::ForcedOpen => None,
@@ -101,7 +105,10 @@ impl Breaker {
             let until = now.checked_add(wait.min(self.longest_wait()));
             self.asked_until = self.asked_until.max(until);
         }
-        self.judge(now, rng);
+        let opens = call.failed || slow || self.settings.open_on_success;
+        if opens || matches!(self.phase, Phase::HalfOpen { .. }) {
+            self.judge(now, rng);
+        }
     }
 
     /// Counts a call that was given up after `elapsed`, as the settings have it.
@@ -299,7 +306,9 @@ impl Breaker {
             ..back
         };
         let told = back.calls > 0 && !self.settings.await_all_probes;
-        if told && self.verdict(judged, 0) == Some(State::Closed) {
+        if self.settings.close_at_limit {
+            self.close();
+        } else if told && self.verdict(judged, 0) == Some(State::Closed) {
             self.close();
         } else {
             self.open(wait.since + wait.length, rng);
@@ -342,6 +351,14 @@ impl Breaker {
                 .minimum_calls
                 .min(self.settings.half_open_calls),
             false => self.settings.half_open_calls,
+        }
+    }
+
+    /// How many of the probes that a half-open breaker may admit are taken.
+    fn taken(&self, admitted: u32, back: Tally) -> u32 {
+        match self.settings.replace_probes {
+            true => admitted - back.calls,
+            false => admitted,
         }
     }
 
@@ -677,6 +694,45 @@ mod tests {
                 (State::Open, State::HalfOpen),
             ]
         );
+    }
+
+    #[test]
+    fn a_probe_that_came_back_is_replaced_where_the_settings_have_it() {
+        for (replace, admitted) in [(false, false), (true, true)] {
+            let mut bench = Bench::new(brittle().half_open_calls(2).replace_probes(replace));
+            bench.breaker.half_open(bench.now());
+            let _hung = bench.acquire();
+            bench.call(false);
+            assert_eq!(bench.state(), State::HalfOpen);
+            assert_eq!(bench.acquire().is_ok(), admitted);
+        }
+    }
+
+    #[test]
+    fn a_half_open_breaker_can_close_at_its_limit_with_no_probe_back() {
+        let mut bench = Bench::new(brittle().close_at_limit(true));
+        bench.breaker.half_open(bench.now());
+        let _hung = bench.acquire();
+        bench.at = 1000;
+        assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_success_opens_nothing_where_only_bad_calls_may() {
+        let settings = Settings::default().minimum_calls(4).open_on_success(false);
+        let mut bench = Bench::new(settings);
+        for failed in [true, true, true, false] {
+            bench.call(failed);
+        }
+        assert_eq!(bench.state(), State::Closed);
+        assert_eq!(bench.figures().failure_rate, Some(0.75));
+        bench.call(true);
+        assert_eq!(bench.state(), State::Open);
+        bench.breaker.half_open(bench.now());
+        for _ in 0..3 {
+            bench.call(false);
+        }
+        assert_eq!(bench.state(), State::Closed, "a success still closes it");
     }
 
     #[test]

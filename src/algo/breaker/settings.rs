@@ -23,6 +23,9 @@ pub struct Settings {
     pub(super) half_open_successes: Option<u32>,
     pub(super) half_open_limit: Option<Duration>,
     pub(super) await_all_probes: bool,
+    pub(super) replace_probes: bool,
+    pub(super) close_at_limit: bool,
+    pub(super) open_on_success: bool,
     pub(super) cancelled: Cancelled,
 }
 
@@ -253,6 +256,31 @@ impl Settings {
         self
     }
 
+    /// Whether a probe that came back makes room for another, so that [`half_open_calls`](Self::half_open_calls) bounds
+    /// how many are under way and not how many there are. Off by default: a peer that recovers gets no more than it
+    /// must. With it on, probes that hang delay the verdict and do not prevent it.
+    #[must_use]
+    pub fn replace_probes(mut self, yes: bool) -> Self {
+        self.replace_probes = yes;
+        self
+    }
+
+    /// Whether a half-open breaker that has not decided by its [limit](Self::half_open_limit) closes then, whatever
+    /// came back. Off by default: a peer that answers no probe is not well.
+    #[must_use]
+    pub fn close_at_limit(mut self, yes: bool) -> Self {
+        self.close_at_limit = yes;
+        self
+    }
+
+    /// Whether a call that went well can open it, as it may where it completes the
+    /// [minimum](Self::minimum_calls). On by default: the rates are what they are.
+    #[must_use]
+    pub fn open_on_success(mut self, yes: bool) -> Self {
+        self.open_on_success = yes;
+        self
+    }
+
     /// What a cancelled call counts as. Default [`Cancelled::Failure`].
     #[must_use]
     pub fn cancelled(mut self, cancelled: Cancelled) -> Self {
@@ -280,6 +308,9 @@ impl Default for Settings {
             half_open_successes: None,
             half_open_limit: None,
             await_all_probes: false,
+            replace_probes: false,
+            close_at_limit: false,
+            open_on_success: true,
             cancelled: Cancelled::Failure,
         }
     }
