@@ -361,6 +361,15 @@ async fn those_who_wait_are_woken_earlier_when_the_wait_is_cut_short() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_opens_a_breaker_by_hand_need_not_say_for_how_long() {
+    let (breaker, _) = breaker(brittle().open_wait(3 * SECOND));
+    for wait in [3, 6, 12] {
+        breaker.open();
+        assert_eq!(breaker.figures().retry_after, Some(wait * SECOND));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listener_may_read_and_steer_the_breaker_and_hears_every_change_in_order() {
     #[derive(Clone, Default)]
     struct Meddler {

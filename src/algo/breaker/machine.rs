@@ -161,6 +161,21 @@ impl Breaker {
         self.enter(Phase::Closed);
     }
 
+    /// Opens it as if it had opened by itself.
+    pub fn open(&mut self, now: Instant, rng: &mut impl Rng) {
+        let longest = self.longest_wait();
+        let growth = self.settings.open_multiplier.powf(f64::from(self.openings));
+        let grown = self.settings.open_wait.as_secs_f64() * growth;
+        let capped = grown.min(longest.as_secs_f64());
+        let jittered = capped * (1.0 - self.settings.open_jitter * rng.unit());
+        // Past what a duration holds there is only "for ever".
+        let own = Duration::try_from_secs_f64(jittered).unwrap_or(longest);
+        let asked = self
+            .asked_until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        self.open_for(own.max(asked), now);
+    }
+
     /// Opens it for `wait`, as if it had opened by itself.
     pub fn open_for(&mut self, wait: Duration, now: Instant) {
         let (cause, minimum) = self.counted(now);
@@ -313,20 +328,6 @@ impl Breaker {
         } else {
             self.open(wait.since + wait.length, rng);
         }
-    }
-
-    fn open(&mut self, at: Instant, rng: &mut impl Rng) {
-        let longest = self.longest_wait();
-        let growth = self.settings.open_multiplier.powf(f64::from(self.openings));
-        let grown = self.settings.open_wait.as_secs_f64() * growth;
-        let capped = grown.min(longest.as_secs_f64());
-        let jittered = capped * (1.0 - self.settings.open_jitter * rng.unit());
-        // Past what a duration holds there is only "for ever".
-        let own = Duration::try_from_secs_f64(jittered).unwrap_or(longest);
-        let asked = self
-            .asked_until
-            .map_or(Duration::ZERO, |until| until.saturating_duration_since(at));
-        self.open_for(own.max(asked), at);
     }
 
     fn longest_wait(&self) -> Duration {

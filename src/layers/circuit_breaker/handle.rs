@@ -89,6 +89,11 @@ impl CircuitBreaker {
         self.steer(|breaker, _| breaker.close());
     }
 
+    /// Opens it as if it had opened by itself: for as long as the settings have it.
+    pub fn open(&self) {
+        self.steer(|breaker, now| breaker.open(now, &mut ThreadRng));
+    }
+
     /// Opens it for `wait`, after which it probes as if it had opened by itself.
     pub fn open_for(&self, wait: Duration) {
         self.steer(|breaker, now| breaker.open_for(wait, now));
