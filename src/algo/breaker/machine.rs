@@ -69,13 +69,7 @@ impl Breaker {
         self.expire(now, rng);
         let retry_after = match self.phase {
             Phase::Open { wait, .. } if !wait.is_over(now) => Some(wait.left(now)),
-            Phase::HalfOpen {
-                wait,
-                admitted,
-                back,
-            } if self.taken(admitted, back) >= self.settings.half_open_calls => {
-                Some(wait.left(now))
-            }
+            Phase::HalfOpen { wait, .. } if !self.has_room() => Some(wait.left(now)),
             Phase::ForcedOpen => None,
             _ => return None,
         };
@@ -133,6 +127,16 @@ impl Breaker {
         }
         if let Phase::HalfOpen { admitted, .. } = &mut self.phase {
             *admitted -= 1;
+        }
+    }
+
+    /// Whether it is half-open with room for a probe: a call that ended may have made it.
+    pub fn has_room(&self) -> bool {
+        match self.phase {
+            Phase::HalfOpen { admitted, back, .. } => {
+                self.taken(admitted, back) < self.settings.half_open_calls
+            }
+            _ => false,
         }
     }
 

@@ -274,21 +274,27 @@ impl Permit {
     /// No outcome: the call was cancelled.
     fn finish(&self, ticket: Ticket, outcome: Option<Outcome>) {
         let started = self.started;
-        self.breaker.with(|breaker, now| {
+        let room = self.breaker.with(|breaker, now| {
             let elapsed = now.saturating_duration_since(started);
-            let call = match outcome {
-                Some(Outcome::Success) => Call::succeeded(elapsed),
-                Some(Outcome::Failure) => Call::failed(elapsed),
-                Some(Outcome::Overload(retry_after)) => Call {
-                    retry_after,
-                    ..Call::failed(elapsed)
-                },
-                Some(Outcome::Ignored) => return breaker.release(ticket, now, &mut ThreadRng),
-                None => return breaker.cancel(ticket, elapsed, now, &mut ThreadRng),
-            };
-            breaker.record(ticket, call, now, &mut ThreadRng);
+            let (failed, rng) = (Call::failed(elapsed), &mut ThreadRng);
+            match outcome {
+                Some(Outcome::Success) => {
+                    breaker.record(ticket, Call::succeeded(elapsed), now, rng);
+                }
+                Some(Outcome::Failure) => breaker.record(ticket, failed, now, rng),
+                Some(Outcome::Overload(retry_after)) => {
+                    let asked = Call {
+                        retry_after,
+                        ..failed
+                    };
+                    breaker.record(ticket, asked, now, rng);
+                }
+                Some(Outcome::Ignored) => breaker.release(ticket, now, rng),
+                None => breaker.cancel(ticket, elapsed, now, rng),
+            }
+            breaker.has_room()
         });
-        if matches!(outcome, None | Some(Outcome::Ignored)) {
+        if room {
             self.breaker.shared.changed.notify_waiters();
         }
     }
