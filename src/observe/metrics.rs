@@ -89,6 +89,10 @@ impl Observe for MetricsObserver {
                     self.set(STATE, &labels, f64::from(u8::from(state == to)));
                 }
             }
+            Event::Tripped { breaker, condition } => {
+                let condition = words::condition(condition);
+                self.count(TRIPS, &[("name", breaker), ("condition", condition)]);
+            }
             Event::Retrying { retry, .. } => self.count(ATTEMPTS, &[("name", retry)]),
             Event::BudgetExhausted { retry } => self.count(EXHAUSTED, &[("name", retry)]),
             Event::FellBack { fallback } => self.count(FALLBACKS, &[("name", fallback)]),
@@ -179,6 +183,7 @@ fn find<H>(known: &[(Key, H)], name: &str, labels: &[(&str, &str)]) -> Result<us
 
 const REFUSED: &str = "buttress.calls.refused";
 const TRANSITIONS: &str = "buttress.circuit_breaker.transitions";
+const TRIPS: &str = "buttress.circuit_breaker.trips";
 const STATE: &str = "buttress.circuit_breaker.state";
 const ATTEMPTS: &str = "buttress.retry.attempts";
 const EXHAUSTED: &str = "buttress.retry.budget_exhausted";
@@ -192,9 +197,13 @@ const RECOVERIES: &str = "buttress.registry.recoveries";
 const REGISTRATIONS: &str = "buttress.registry.registrations";
 const DEREGISTRATIONS: &str = "buttress.registry.deregistrations";
 
-const COUNTERS: [(&str, &str); 11] = [
+const COUNTERS: [(&str, &str); 12] = [
     (REFUSED, "calls refused or given up by a layer"),
     (TRANSITIONS, "changes of a circuit breaker's state"),
+    (
+        TRIPS,
+        "conditions that opened a circuit breaker, or would have",
+    ),
     (ATTEMPTS, "attempts after the first"),
     (EXHAUSTED, "retries not made because the budget was spent"),
     (FALLBACKS, "calls answered by a fallback"),

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::phase::{Phase, Wait};
 use super::settings::{Cancelled, Settings, Span};
-use super::{Call, Change, Figures, Refusal, State, Ticket};
+use super::{Call, Change, Condition, Figures, Notice, Refusal, State, Ticket};
 use crate::algo::Rng;
 use crate::algo::window::{Tally, Window};
 
@@ -26,7 +26,9 @@ pub struct Breaker {
     /// How many times it opened since it was last closed.
     openings: u32,
     refused: u64,
-    changes: VecDeque<Change>,
+    /// The conditions that were told since the state began.
+    tripped: Vec<Condition>,
+    notices: VecDeque<Notice>,
 }
 
 impl Breaker {
@@ -41,7 +43,8 @@ impl Breaker {
             asked_until: None,
             openings: 0,
             refused: 0,
-            changes: VecDeque::new(),
+            tripped: Vec::new(),
+            notices: VecDeque::new(),
         }
     }
 
@@ -233,36 +236,35 @@ impl Breaker {
         self.settings = settings;
     }
 
-    /// Whether a change waits to be told.
-    pub fn has_changed(&self) -> bool {
-        !self.changes.is_empty()
+    /// Whether a notice waits to be told.
+    pub fn has_notice(&self) -> bool {
+        !self.notices.is_empty()
     }
 
-    /// The oldest change that was not told yet.
-    pub fn next_change(&mut self) -> Option<Change> {
-        self.changes.pop_front()
+    /// The oldest notice that was not told yet.
+    pub fn next_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
     }
 
     /// Every way from one state to another leads through here.
     fn enter(&mut self, phase: Phase) {
         let (from, to) = (self.phase.state(), phase.state());
         if from != to {
-            self.changes.push_back(Change { from, to });
+            self.notices.push_back(Notice::Changed(Change { from, to }));
         }
         self.phase = phase;
         self.epoch += 1;
         self.failures_in_row = 0;
         self.asked_until = None;
         self.refused = 0;
+        self.tripped.clear();
     }
 
     fn judge(&mut self, now: Instant, rng: &mut impl Rng) {
         match self.phase {
-            Phase::Closed => {
-                let calls = self.window.tally(now);
-                let too_many = self.failures_in_row >= self.settings.consecutive_failures
-                    || calls.failures >= self.settings.failure_count;
-                if too_many || (calls.calls >= self.minimum() && self.too_bad(calls)) {
+            Phase::Closed | Phase::MetricsOnly => {
+                let trips = self.trips(now);
+                if trips && matches!(self.phase, Phase::Closed) {
                     self.open(now, rng);
                 }
             }
@@ -279,6 +281,40 @@ impl Breaker {
             }
             _ => {}
         }
+    }
+
+    /// Whether a condition for opening holds; one that did not before is told.
+    fn trips(&mut self, now: Instant) -> bool {
+        let calls = self.window.tally(now);
+        let enough = calls.calls >= self.minimum();
+        let settings = &self.settings;
+        let conditions = [
+            (
+                Condition::FailureRate,
+                enough && calls.failure_rate() >= settings.failure_rate,
+            ),
+            (
+                Condition::SlowCallRate,
+                enough && calls.slow_rate() >= settings.slow_rate,
+            ),
+            (
+                Condition::ConsecutiveFailures,
+                self.failures_in_row >= settings.consecutive_failures,
+            ),
+            (
+                Condition::FailureCount,
+                calls.failures >= settings.failure_count,
+            ),
+        ];
+        let mut trips = false;
+        for (condition, _) in conditions.into_iter().filter(|(_, holds)| *holds) {
+            trips = true;
+            if !self.tripped.contains(&condition) {
+                self.tripped.push(condition);
+                self.notices.push_back(Notice::Tripped(condition));
+            }
+        }
+        trips
     }
 
     /// What the probes that came back decide, whatever becomes of those that are `missing`.
@@ -325,9 +361,8 @@ impl Breaker {
             ..back
         };
         let told = back.calls > 0 && !self.settings.await_all_probes;
-        if self.settings.close_at_limit {
-            self.close();
-        } else if told && self.verdict(judged, 0) == Some(State::Closed) {
+        let well = told && self.verdict(judged, 0) == Some(State::Closed);
+        if well || self.settings.close_at_limit {
             self.close();
         } else {
             self.open(wait.since + wait.length, rng);
@@ -445,6 +480,10 @@ mod tests {
 
         fn state(&mut self) -> State {
             self.figures().state
+        }
+
+        fn told(&mut self) -> Vec<Notice> {
+            std::iter::from_fn(|| self.breaker.next_notice()).collect()
         }
 
         fn left(&mut self) -> Duration {
@@ -688,15 +727,13 @@ mod tests {
         bench.breaker.half_open(bench.now());
         bench.at = 60_000;
         assert!(bench.acquire().is_ok());
-        let changes: Vec<_> = std::iter::from_fn(|| bench.breaker.next_change())
-            .map(|change| (change.from, change.to))
-            .collect();
+        let changed = |from, to| Notice::Changed(Change { from, to });
         assert_eq!(
-            changes,
+            bench.told(),
             [
-                (State::Closed, State::HalfOpen),
-                (State::HalfOpen, State::Open),
-                (State::Open, State::HalfOpen),
+                changed(State::Closed, State::HalfOpen),
+                changed(State::HalfOpen, State::Open),
+                changed(State::Open, State::HalfOpen),
             ]
         );
     }
@@ -738,6 +775,37 @@ mod tests {
             bench.call(false);
         }
         assert_eq!(bench.state(), State::Closed, "a success still closes it");
+    }
+
+    #[test]
+    fn what_opens_it_is_told_before_and_in_a_dry_run_once() {
+        use Condition::{ConsecutiveFailures, FailureRate};
+        let settings = Settings::default().minimum_calls(3).consecutive_failures(2);
+        let mut dry = Bench::new(settings.clone());
+        dry.breaker.metrics_only();
+        let mut wet = Bench::new(settings.consecutive_failures(3));
+        for _ in 0..3 {
+            dry.call(true);
+            wet.call(true);
+        }
+        dry.call(true);
+        let changed = |from, to| Notice::Changed(Change { from, to });
+        assert_eq!(
+            dry.told(),
+            [
+                changed(State::Closed, State::MetricsOnly),
+                Notice::Tripped(ConsecutiveFailures),
+                Notice::Tripped(FailureRate),
+            ]
+        );
+        assert_eq!(
+            wet.told(),
+            [
+                Notice::Tripped(FailureRate),
+                Notice::Tripped(ConsecutiveFailures),
+                changed(State::Closed, State::Open),
+            ]
+        );
     }
 
     #[test]

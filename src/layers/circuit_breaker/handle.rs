@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::CircuitBreakerLayer;
-use crate::algo::breaker::{Breaker, Call, Figures, Refusal, Settings, State, Ticket};
+use crate::algo::breaker::{
+    Breaker, Call, Change, Figures, Notice, Refusal, Settings, State, Ticket,
+};
 use crate::classify::{ErrorsFail, Outcome};
 use crate::clock;
 use crate::error::{Reason, Rejected};
@@ -28,7 +30,7 @@ struct Shared {
 struct Inner {
     breaker: Breaker,
     observer: Observer,
-    /// Whether a thread is telling the observer of changes; it takes on those that come up meanwhile.
+    /// Whether a thread is telling the observer; it takes on those that come up meanwhile.
     telling: bool,
 }
 
@@ -48,8 +50,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// Tells `observer` of each change of state, one after the other in their order, and of each refusal. All clones
-    /// share it.
+    /// Tells `observer` of each change of state and of what opened it, one after the other in their order, and of each
+    /// refusal. All clones share it.
     #[must_use]
     pub fn observe(self, observer: impl Into<Observer>) -> Self {
         self.lock().observer = observer.into();
@@ -186,38 +188,38 @@ impl CircuitBreaker {
         self.shared.changed.notify_waiters();
     }
 
-    /// One step of the breaker; what changed is told once the lock is released.
+    /// One step of the breaker; what came of it is told once the lock is released.
     fn with<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
         let now = clock::now();
         let mut inner = self.lock();
         let result = step(&mut inner.breaker, now);
-        let changed = inner.breaker.has_changed();
+        let told = inner.breaker.has_notice();
         drop(inner);
-        if changed {
+        if told {
             self.shared.changed.notify_waiters();
             self.tell();
         }
         result
     }
 
-    /// Tells the observer of the changes in their order, one thread at a time.
+    /// Tells the observer of the notices in their order, one thread at a time.
     fn tell(&self) {
         loop {
             let mut inner = self.lock();
             if inner.telling {
                 return;
             }
-            let Some(change) = inner.breaker.next_change() else {
+            let Some(notice) = inner.breaker.next_notice() else {
                 return;
             };
             inner.telling = true;
             let observer = inner.observer.clone();
             drop(inner);
             let _telling = Telling(self);
-            observer.emit(&Event::StateChanged {
-                breaker: &self.shared.name,
-                from: change.from,
-                to: change.to,
+            let breaker = &*self.shared.name;
+            observer.emit(&match notice {
+                Notice::Tripped(condition) => Event::Tripped { breaker, condition },
+                Notice::Changed(Change { from, to }) => Event::StateChanged { breaker, from, to },
             });
         }
     }
