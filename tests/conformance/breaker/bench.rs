@@ -1,0 +1,321 @@
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+use tower::util::BoxCloneService;
+use tower::{Layer, ServiceExt, service_fn};
+
+use buttress::algo::breaker::{Condition, Figures, State};
+use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::observe::{Event, Observe};
+use buttress::{BoxError, Outcome, Rejected, clock};
+
+use super::settings::{Plan, Rule, Unhandled};
+use super::{Expect, Name, Op, Step};
+use crate::report::{Miss, same};
+use crate::timeline::{Timeline, poll_once};
+
+/// Breakers around a service that answers with the outcome it is sent.
+pub(super) struct Bench {
+    plan: Plan,
+    breakers: Vec<CircuitBreaker>,
+    service: BoxCloneService<oneshot::Receiver<Outcome>, Outcome, BoxError>,
+    calls: HashMap<String, Call>,
+    log: Log,
+    timeline: Timeline,
+    /// Half-open states since the last closed one.
+    attempts: usize,
+    half_open_since: Instant,
+}
+
+struct Call {
+    answer: oneshot::Sender<Outcome>,
+    future: Pin<Box<dyn Future<Output = Result<Outcome, BoxError>>>>,
+}
+
+impl Bench {
+    pub(super) fn new(plan: Plan) -> Self {
+        let log = Log::default();
+        let peer = service_fn(|answer: oneshot::Receiver<Outcome>| async {
+            answer.await.map_err(BoxError::from)
+        });
+        let mut service = BoxCloneService::new(peer);
+        let mut breakers = Vec::new();
+        for rule in plan.rules.iter().rev() {
+            let breaker = CircuitBreaker::new("peer", rule.settings.clone());
+            enter(&breaker, plan.initial_state);
+            let breaker = breaker.observe(log.clone());
+            let classify = classifier(rule, &breaker, &log);
+            service = BoxCloneService::new(breaker.layer().classify(classify).layer(service));
+            breakers.insert(0, breaker);
+        }
+        Self {
+            plan,
+            breakers,
+            service,
+            calls: HashMap::new(),
+            log,
+            timeline: Timeline::start(),
+            attempts: 0,
+            half_open_since: clock::now(),
+        }
+    }
+
+    /// Lets time pass, and forgets what was told. A timer for the end of the wait is the user's: whoever wants one calls `half_open`.
+    pub(super) async fn reach(&mut self, at_ms: u64) {
+        self.log.take();
+        let at = self.timeline.at(at_ms);
+        while self.plan.auto_half_open {
+            let breaker = &self.breakers[0];
+            let wait = breaker.figures().retry_after;
+            let Some(end) = wait.map(|wait| clock::after(clock::now(), wait)) else {
+                break;
+            };
+            if end > at {
+                break;
+            }
+            self.timeline.reach(end).await;
+            breaker.half_open();
+        }
+        self.timeline.reach(at).await;
+    }
+
+    pub(super) async fn act(&mut self, step: &Step) -> Result<(), Miss> {
+        let before = self.states();
+        match step.op {
+            Op::Acquire => self.acquire(step, &before).await?,
+            Op::Success | Op::SlowSuccess => {
+                self.end(step, self.outcome_of_result(step)).await?;
+            }
+            Op::Failure | Op::SlowFailure | Op::Timeout => {
+                self.end(step, self.outcome_of_error(step)).await?;
+            }
+            Op::Ignore => {
+                let outcome = match self.plan.unhandled {
+                    Unhandled::Succeeds => Outcome::Success,
+                    Unhandled::IsIgnored => Outcome::Ignored,
+                };
+                self.end(step, outcome).await?;
+            }
+            Op::Cancel if self.plan.cancel_reopens && before[0] != State::HalfOpen => {
+                self.end(step, Outcome::Ignored).await?;
+            }
+            Op::Cancel => drop(self.call(step)?),
+            Op::Transition => self.transition(step)?,
+            Op::Reset => {
+                self.breakers.iter().for_each(CircuitBreaker::close);
+                self.log.note("reset".to_owned());
+            }
+            Op::Query => {}
+        }
+        self.follow(&before);
+        Ok(())
+    }
+
+    async fn acquire(&mut self, step: &Step, before: &[State]) -> Result<(), Miss> {
+        if let Some(wait) = self.plan.probe_every
+            && before[0] == State::HalfOpen
+            && clock::now() - self.half_open_since >= wait
+        {
+            let why = "another probe beside one that hangs: the limit of half-open ends that";
+            return Err(Miss::Unsupported(why.into()));
+        }
+        let (answer, asked) = oneshot::channel();
+        let mut future: Pin<Box<_>> = Box::pin(self.service.clone().oneshot(asked));
+        let got = match poll_once(&mut future).await {
+            Poll::Pending => {
+                let call = Call { answer, future };
+                self.calls
+                    .insert(step.call.clone().unwrap_or_default(), call);
+                Expect::Permitted
+            }
+            Poll::Ready(result) => {
+                let error = result.expect_err("nobody answered yet");
+                assert!(Rejected::find(&*error).is_some_and(Rejected::is_open));
+                Expect::Rejected
+            }
+        };
+        let probing = |(before, after): (&State, State)| {
+            *before != State::HalfOpen && after == State::HalfOpen
+        };
+        if got == Expect::Rejected && before.iter().zip(self.states()).any(probing) {
+            let why = "a probe that another rule refused re-opens: here it is given back";
+            return Err(Miss::Unsupported(why.into()));
+        }
+        same("the answer", got, step.expect.unwrap_or(got))
+    }
+
+    async fn end(&mut self, step: &Step, outcome: Outcome) -> Result<(), Miss> {
+        let mut call = self.call(step)?;
+        call.answer.send(outcome).expect("the call is under way");
+        let ended = poll_once(&mut call.future).await.map(|result| result.ok());
+        same("the end of the call", ended, Poll::Ready(Some(outcome)))
+    }
+
+    fn call(&mut self, step: &Step) -> Result<Call, Miss> {
+        let name = step.call.as_deref().unwrap_or_default();
+        self.calls
+            .remove(name)
+            .ok_or_else(|| Miss::Failed(format!("`{name}` is not under way")))
+    }
+
+    fn outcome_of_error(&self, step: &Step) -> Outcome {
+        let Some(error) = &step.error else {
+            return Outcome::Failure;
+        };
+        if self.plan.ignore_errors.contains(error) {
+            return Outcome::Ignored;
+        }
+        match &self.plan.record_errors {
+            Some(recorded) if !recorded.contains(error) => Outcome::Success,
+            _ => Outcome::Failure,
+        }
+    }
+
+    fn outcome_of_result(&self, step: &Step) -> Outcome {
+        match &step.result {
+            Some(result) if self.plan.record_results.contains(result) => Outcome::Failure,
+            _ => Outcome::Success,
+        }
+    }
+
+    fn transition(&self, step: &Step) -> Result<(), Miss> {
+        if step.expect == Some(Expect::Error) {
+            let why = "a transition by hand that is an error: each state can be set from each";
+            return Err(Miss::Unsupported(why.into()));
+        }
+        for breaker in &self.breakers {
+            match step.for_ms {
+                Some(wait) => breaker.open_for((self.plan.wait)(wait)),
+                None => enter(breaker, step.to),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the length of the next open state, where that is a list.
+    fn follow(&mut self, before: &[State]) {
+        let (before, now) = (before[0], self.breakers[0].state());
+        match now {
+            State::Closed => self.attempts = 0,
+            State::HalfOpen if before != State::HalfOpen => {
+                self.attempts += 1;
+                self.half_open_since = clock::now();
+            }
+            _ => {}
+        }
+        let sequence = &self.plan.break_sequence;
+        if let Some(wait) = sequence.get(self.attempts).or(sequence.last()) {
+            let settings = self.plan.rules[0].settings.clone();
+            self.breakers[0].reconfigure(settings.open_wait(*wait));
+        }
+    }
+
+    pub(super) fn told(&self) -> Vec<String> {
+        self.log.take()
+    }
+
+    pub(super) fn figures(&self) -> Vec<Figures> {
+        self.breakers.iter().map(CircuitBreaker::figures).collect()
+    }
+
+    fn states(&self) -> Vec<State> {
+        self.breakers.iter().map(CircuitBreaker::state).collect()
+    }
+
+    /// The failure rate and the slow-call rate, as the profile shows them.
+    pub(super) fn rates(&self, figures: &Figures) -> (Option<f64>, Option<f64>) {
+        if self.plan.rate_from_minimum {
+            return (figures.failure_rate, figures.slow_rate);
+        }
+        let calls = figures.calls;
+        let shown = calls.calls > 0;
+        (
+            shown.then(|| calls.failure_rate()),
+            shown.then(|| calls.slow_rate()),
+        )
+    }
+}
+
+fn enter(breaker: &CircuitBreaker, state: Option<Name>) {
+    match state {
+        None => {}
+        Some(Name::Closed) => breaker.close(),
+        Some(Name::Open) => breaker.open(),
+        Some(Name::HalfOpen) => breaker.half_open(),
+        Some(Name::ForcedOpen) => breaker.force_open(),
+        Some(Name::Disabled) => breaker.disable(),
+        Some(Name::MetricsOnly) => breaker.metrics_only(),
+    }
+}
+
+/// Takes the outcome that was sent for the result, and notes it, for that is where calls can be followed one by one.
+fn classifier(
+    rule: &Rule,
+    breaker: &CircuitBreaker,
+    log: &Log,
+) -> impl Fn(Result<&Outcome, &BoxError>) -> Outcome + Clone + use<> {
+    let (slow_calls_alone, breaker, log) = (rule.slow_calls_alone, breaker.clone(), log.clone());
+    move |result| {
+        let outcome = match result {
+            Ok(Outcome::Failure) if slow_calls_alone => Outcome::Success,
+            Ok(outcome) => *outcome,
+            // A refusal by a breaker further in.
+            Err(_) => return Outcome::Ignored,
+        };
+        // A breaker that is switched off counts nothing.
+        if breaker.state() != State::Disabled {
+            log.note(match outcome {
+                Outcome::Success => "success".to_owned(),
+                Outcome::Ignored => "ignored_error".to_owned(),
+                Outcome::Failure | Outcome::Overload(_) => "error".to_owned(),
+            });
+        }
+        outcome
+    }
+}
+
+/// What was told, in the words of the vectors.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn note(&self, what: String) {
+        self.0.lock().unwrap().push(what);
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl Observe for Log {
+    fn on_event(&self, event: &Event<'_>) {
+        self.note(match event {
+            Event::Refused(_) => "not_permitted".to_owned(),
+            Event::Tripped { condition, .. } => match condition {
+                Condition::FailureRate => "failure_rate_exceeded".to_owned(),
+                Condition::SlowCallRate => "slow_call_rate_exceeded".to_owned(),
+                other => format!("{other:?}"),
+            },
+            Event::StateChanged { from, to, .. } => {
+                format!("transition:{}>{}", word(*from), word(*to))
+            }
+            other => format!("{other:?}"),
+        });
+    }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Closed => "closed",
+        State::Open => "open",
+        State::HalfOpen => "half_open",
+        State::ForcedOpen => "forced_open",
+        State::Disabled => "disabled",
+        State::MetricsOnly => "metrics_only",
+    }
+}

@@ -1,0 +1,97 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use buttress::algo::breaker::{Cancelled, Settings};
+
+use super::{Name, profiles};
+use crate::report::Miss;
+
+/// How a profile's configuration is written in the library's settings.
+pub(super) struct Plan {
+    pub(super) rules: Vec<Rule>,
+    /// Errors that count; all of them if it is absent.
+    pub(super) record_errors: Option<Vec<String>>,
+    pub(super) ignore_errors: Vec<String>,
+    /// Results that count as failures.
+    pub(super) record_results: Vec<String>,
+    pub(super) initial_state: Option<Name>,
+    /// What becomes of a call that ends outside the set of what is handled.
+    pub(super) unhandled: Unhandled,
+    /// A call that is given up re-opens a half-open breaker and counts nowhere else.
+    pub(super) cancel_reopens: bool,
+    /// A timer turns an open breaker half-open.
+    pub(super) auto_half_open: bool,
+    /// How long it stays open after so many half-open states since it was closed.
+    pub(super) break_sequence: Vec<Duration>,
+    /// Another probe is let in where the last one has been out for so long.
+    pub(super) probe_every: Option<Duration>,
+    /// How long it is open that is opened by hand for so many milliseconds.
+    pub(super) wait: fn(u64) -> Duration,
+    /// Rates are shown from the minimum of calls on.
+    pub(super) rate_from_minimum: bool,
+}
+
+/// One breaker.
+pub(super) struct Rule {
+    pub(super) settings: Settings,
+    /// Failures are no concern of it.
+    pub(super) slow_calls_alone: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unhandled {
+    Succeeds,
+    IsIgnored,
+}
+
+impl Plan {
+    pub(super) fn of(profile: &str, config: Value) -> Result<Self, Miss> {
+        let plan = || match profile {
+            "resilience4j" => profiles::resilience4j(config),
+            "failsafe-go" => profiles::failsafe_go(config),
+            "polly-v7" | "polly-v8" => profiles::polly(profile, config),
+            "hystrix" => profiles::hystrix(config),
+            "sentinel" => profiles::sentinel(config),
+            other => Err(Miss::Unsupported(format!("the profile `{other}`"))),
+        };
+        catch_unwind(AssertUnwindSafe(plan)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref().copied()).unwrap_or("?");
+            Err(Miss::Unsupported(format!("refused as a setting: {text}")))
+        })
+    }
+}
+
+impl From<Settings> for Plan {
+    fn from(settings: Settings) -> Self {
+        Self {
+            rules: vec![Rule {
+                settings,
+                slow_calls_alone: false,
+            }],
+            record_errors: None,
+            ignore_errors: Vec::new(),
+            record_results: Vec::new(),
+            initial_state: None,
+            unhandled: Unhandled::IsIgnored,
+            cancel_reopens: false,
+            auto_half_open: false,
+            break_sequence: Vec::new(),
+            probe_every: None,
+            wait: Duration::from_millis,
+            rate_from_minimum: false,
+        }
+    }
+}
+
+/// What all profiles start from: waits are as long as they are said to be, and nothing is counted that nobody said.
+pub(super) fn plain() -> Settings {
+    Settings::default()
+        .open_jitter(0.0)
+        .open_multiplier(1.0)
+        .open_max(Duration::MAX)
+        .half_open_limit(Duration::MAX)
+        .cancelled(Cancelled::Ignored)
+}

@@ -1,0 +1,75 @@
+//! Replays vectors of other libraries' semantics (`tests/vectors`) through the handles and layers, in virtual time.
+//!
+//! Another folder of such files is replayed as well if the environment variable `BUTTRESS_VECTORS` names one. What
+//! passed, failed and is not supported is told past the test harness, a line for each file and profile.
+#![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use report::{Miss, Report};
+use vector::{File, Head};
+
+mod breaker;
+mod bulkhead;
+mod report;
+mod retry;
+mod timeline;
+mod vector;
+
+#[tokio::test(start_paused = true)]
+async fn the_vectors_of_the_repository_hold() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let report = replay(&folder).await;
+    report.print();
+    report.assert();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_vectors_of_the_folder_that_is_named_hold() {
+    let Some(folder) = std::env::var_os("BUTTRESS_VECTORS") else {
+        return;
+    };
+    let report = replay(Path::new(&folder)).await;
+    report.print();
+    report.assert();
+}
+
+async fn replay(folder: &Path) -> Report {
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "json"))
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no vectors in {}", folder.display());
+
+    let mut report = Report::default();
+    for path in paths {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let file: File = serde_json::from_slice(&fs::read(&path).unwrap())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        for vector in file.vectors {
+            let (head, body) = Head::split(vector);
+            for profile in head.profiles() {
+                let verdict = run(&file.format, profile, body.clone()).await;
+                report.add(name, profile, &head, verdict);
+            }
+        }
+    }
+    report
+}
+
+/// One vector, under one profile.
+async fn run(format: &str, profile: &str, body: Value) -> Result<(), Miss> {
+    match format {
+        "breaker/1" => breaker::replay(profile, body).await,
+        "bulkhead/1" => bulkhead::replay(body).await,
+        "retry/1" => retry::replay(body).await,
+        "limit/1" => Err(Miss::Absent("no adaptive limit yet")),
+        "ratelimit/1" => Err(Miss::Absent("no rate limit yet")),
+        other => Err(Miss::Unsupported(format!("the format `{other}`"))),
+    }
+}
