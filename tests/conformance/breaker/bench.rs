@@ -64,23 +64,26 @@ impl Bench {
         }
     }
 
-    /// Lets time pass, and forgets what was told. A timer for the end of the wait is the user's: whoever wants one calls `half_open`.
+    /// Lets time pass, and forgets what was told. A timer for the end of the wait is the user's own, for who wants one.
     pub(super) async fn reach(&mut self, at_ms: u64) {
         self.log.take();
         let at = self.timeline.at(at_ms);
-        while self.plan.auto_half_open {
-            let breaker = &self.breakers[0];
-            let wait = breaker.figures().retry_after;
-            let Some(end) = wait.map(|wait| clock::after(clock::now(), wait)) else {
-                break;
-            };
+        if self.plan.auto_half_open {
+            self.probe_by_timer(at).await;
+        }
+        self.timeline.reach(at).await;
+    }
+
+    async fn probe_by_timer(&self, at: Instant) {
+        let breaker = &self.breakers[0];
+        while let Some(wait) = breaker.figures().retry_after {
+            let end = clock::after(clock::now(), wait);
             if end > at {
-                break;
+                return;
             }
             self.timeline.reach(end).await;
             breaker.half_open();
         }
-        self.timeline.reach(at).await;
     }
 
     pub(super) async fn act(&mut self, step: &Step) -> Result<(), Miss> {
