@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use buttress::error::Reason;
-use buttress::layers::bulkhead::{Acquire, Bulkhead, Permit};
+use buttress::layers::bulkhead::{Acquire, Bulkhead, Order, Permit};
 use buttress::observe::{Event, Observe};
 use buttress::{BoxError, Deadline, Rejected, clock};
 use proptest::prelude::*;
@@ -126,6 +126,56 @@ async fn who_waits_is_served_in_turn_and_a_newcomer_does_not_overtake() {
     drop(assert_ready_ok!(first.poll()));
     drop(assert_ready_ok!(second.poll()));
     drop(assert_ready_ok!(newcomer.poll()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_can_come_first_and_a_full_queue_then_refuses_the_newcomer() {
+    let bulkhead = Bulkhead::new("orders", 1)
+        .queue(2, SECOND)
+        .order(Order::NewestFirst);
+    let held = bulkhead.acquire().await.unwrap();
+    let (mut first, mut second) = (spawn(bulkhead.acquire()), spawn(bulkhead.acquire()));
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+    let refused = bulkhead.acquire().await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::QueueFull { limit: 2 });
+
+    drop(held);
+    assert!(!first.is_woken());
+    drop(assert_ready_ok!(second.poll()));
+    drop(assert_ready_ok!(first.poll()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_can_give_way_to_a_newcomer() {
+    let bulkhead = Bulkhead::new("orders", 1)
+        .queue(2, SECOND)
+        .order(Order::NewestFirstDropOldest);
+    let held = bulkhead.acquire().await.unwrap();
+    let mut oldest = spawn(bulkhead.acquire());
+    assert_pending!(oldest.poll());
+    let _second = bulkhead.acquire();
+    let mut newest = spawn(bulkhead.acquire());
+    assert_pending!(newest.poll());
+
+    assert!(oldest.is_woken());
+    let refused = assert_ready_err!(oldest.poll());
+    assert_eq!(refused.reason(), Reason::QueueFull { limit: 2 });
+    assert_eq!(bulkhead.waiting(), 2);
+    drop(held);
+    drop(assert_ready_ok!(newest.poll()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_gave_way_unnoticed_gives_back_no_slot() {
+    let bulkhead = Bulkhead::new("orders", 1)
+        .queue(1, SECOND)
+        .order(Order::NewestFirstDropOldest);
+    let _held = bulkhead.acquire().await.unwrap();
+    let oldest = bulkhead.acquire();
+    let _newest = bulkhead.acquire();
+    drop(oldest);
+    assert_eq!((bulkhead.in_flight(), bulkhead.waiting()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::service::BulkheadLayer;
-use super::slots::{Admission, Permit, Place, Slots};
+use super::slots::{Admission, Order, Permit, Place, Slots};
 use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
 use crate::error::{Reason, Rejected};
@@ -23,6 +23,7 @@ pub struct Bulkhead {
 struct Settings {
     name: Arc<str>,
     queue: Option<Queue>,
+    order: Order,
     observer: Observer,
 }
 
@@ -45,12 +46,13 @@ impl Bulkhead {
             settings: Arc::new(Settings {
                 name: name.into(),
                 queue: None,
+                order: Order::default(),
                 observer: Observer::default(),
             }),
         }
     }
 
-    /// Lets up to `length` calls wait for a slot, first come, first served, each for at most `max_wait` and never
+    /// Lets up to `length` calls wait for a slot, in this [`order`](Self::order), each for at most `max_wait` and never
     /// past its request's [`Deadline`]. Off by default: under overload a queue adds latency and no throughput.
     ///
     /// # Panics
@@ -61,6 +63,13 @@ impl Bulkhead {
         assert!(length > 0, "a queue of length 0 is no queue");
         assert!(!max_wait.is_zero(), "a queue of no wait is no queue");
         Arc::make_mut(&mut self.settings).queue = Some(Queue { length, max_wait });
+        self
+    }
+
+    /// Says who of those who wait is served first. Default [`Order::OldestFirst`].
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        Arc::make_mut(&mut self.settings).order = order;
         self
     }
 
@@ -129,10 +138,10 @@ impl Bulkhead {
                 })),
             };
         };
-        match self.slots.take_or_queue(queue.length) {
+        match self.slots.take_or_queue(queue.length, self.settings.order) {
             Admission::Permit(permit) => Ok(Acquire::over(Ok(permit))),
             Admission::Place(place) => Ok(Acquire {
-                state: State::waiting(place, queue.max_wait, self.clone()),
+                state: State::waiting(place, queue, self.clone()),
             }),
             Admission::QueueFull => Err(self.refused(Reason::QueueFull {
                 limit: queue.length,
@@ -163,6 +172,7 @@ pin_project! {
         // The place is asked first: a slot that is there in time is never refused.
         Waiting {
             place: Place,
+            queue: Queue,
             end: Reason,
             #[pin]
             timer: Sleep,
@@ -173,7 +183,8 @@ pin_project! {
 }
 
 impl State {
-    fn waiting(place: Place, max_wait: Duration, bulkhead: Bulkhead) -> Self {
+    fn waiting(place: Place, queue: Queue, bulkhead: Bulkhead) -> Self {
+        let max_wait = queue.max_wait;
         let own = clock::after(clock::now(), max_wait);
         let (at, end) = match Deadline::current() {
             Some(deadline) if deadline.instant() < own => {
@@ -183,6 +194,7 @@ impl State {
         };
         Self::Waiting {
             place,
+            queue,
             end,
             timer: clock::until(at),
             bulkhead,
@@ -207,11 +219,16 @@ impl Future for Acquire {
         let result = match state.as_mut().project() {
             StateProj::Waiting {
                 place,
+                queue,
                 end,
                 mut timer,
                 bulkhead,
             } => match place.poll(cx) {
-                Poll::Ready(permit) => Ok(permit),
+                Poll::Ready(Some(permit)) => Ok(permit),
+                Poll::Ready(None) => {
+                    let limit = queue.length;
+                    Err((bulkhead.clone(), Reason::QueueFull { limit }))
+                }
                 Poll::Pending => {
                     // A deadline can be in force around this future and not have been around the call.
                     let at = timer.deadline().into_std();

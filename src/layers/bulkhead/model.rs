@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use loom::future::block_on;
 use loom::thread;
 
-use self::slots::{Admission, Permit, Place, Slots};
+use self::slots::{Admission, Order, Permit, Place, Slots};
 
 mod sync {
     use std::ops::Deref;
@@ -123,6 +123,26 @@ fn a_resize_races_with_a_release_and_with_a_newcomer() {
 }
 
 #[test]
+fn one_who_is_displaced_while_giving_up_or_being_granted_loses_no_slot() {
+    model(|| {
+        let slots = Slots::new(1);
+        let displacing = |slots: &Slots| slots.take_or_queue(1, Order::NewestFirstDropOldest);
+        let held = slots.try_take().unwrap();
+        let first = displacing(&slots);
+        let release = thread::spawn(move || drop(held));
+        let give_up = thread::spawn(move || drop(first));
+        match displacing(&slots) {
+            Admission::Permit(permit) => drop(permit),
+            Admission::Place(place) => drop(block_on(poll_fn(|cx| place.poll(cx)))),
+            Admission::QueueFull => panic!("the oldest gives way"),
+        }
+        release.join().unwrap();
+        give_up.join().unwrap();
+        assert_idle(&slots);
+    });
+}
+
+#[test]
 fn the_limit_holds_between_threads() {
     model(|| {
         let slots = Slots::new(1);
@@ -145,15 +165,15 @@ fn model(run: impl Fn() + Send + Sync + 'static) {
 }
 
 fn wait(slots: &Slots) -> Permit {
-    match slots.take_or_queue(2) {
+    match slots.take_or_queue(2, Order::OldestFirst) {
         Admission::Permit(permit) => permit,
-        Admission::Place(place) => block_on(poll_fn(|cx| place.poll(cx))),
+        Admission::Place(place) => block_on(poll_fn(|cx| place.poll(cx))).unwrap(),
         Admission::QueueFull => panic!("two may wait"),
     }
 }
 
 fn queue(slots: &Slots) -> Place {
-    match slots.take_or_queue(2) {
+    match slots.take_or_queue(2, Order::OldestFirst) {
         Admission::Place(place) => place,
         _ => panic!("the slot is taken, and two may wait"),
     }

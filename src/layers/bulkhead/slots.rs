@@ -21,6 +21,19 @@ struct Shared {
     queue: Mutex<VecDeque<Arc<Waiter>>>,
 }
 
+/// Whom of those who wait a free slot goes to, and who gives way when the queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Who has waited longest, and a full queue refuses the newcomer. The default: nobody is overtaken.
+    #[default]
+    OldestFirst,
+    /// Who came last, and a full queue refuses the newcomer. Under overload somebody is served in time, where
+    /// otherwise everybody is served late.
+    NewestFirst,
+    /// Who came last, and a full queue refuses who has waited longest: that caller is the likeliest to give up anyway.
+    NewestFirstDropOldest,
+}
+
 /// What a caller that may wait is given.
 pub(super) enum Admission {
     Permit(Permit),
@@ -60,8 +73,8 @@ impl Slots {
             .map(|_| self.permit())
     }
 
-    /// A slot if there is one, else a place in the queue if fewer than `length` wait.
-    pub(super) fn take_or_queue(&self, length: usize) -> Admission {
+    /// A slot if there is one, else a place in the queue if fewer than `length` wait or the oldest gives way.
+    pub(super) fn take_or_queue(&self, length: usize, order: Order) -> Admission {
         if let Some(permit) = self.try_take() {
             return Admission::Permit(permit);
         }
@@ -81,11 +94,24 @@ impl Slots {
         if self.has_room(before) {
             return Admission::Permit(self.permit());
         }
+        let mut displaced = None;
         if queue.len() >= length {
-            return Admission::QueueFull;
+            if order != Order::NewestFirstDropOldest {
+                return Admission::QueueFull;
+            }
+            let oldest = queue.pop_back();
+            displaced = oldest.map(|oldest| mem::replace(&mut *oldest.lock(), Turn::Displaced));
         }
         let waiter = Arc::new(Waiter(Mutex::new(Turn::Waiting(None))));
-        queue.push_back(Arc::clone(&waiter));
+        match order {
+            Order::OldestFirst => queue.push_back(Arc::clone(&waiter)),
+            _ => queue.push_front(Arc::clone(&waiter)),
+        }
+        drop(queue);
+        // A waker is foreign code: it runs outside the locks.
+        if let Some(Turn::Waiting(Some(waker))) = displaced {
+            waker.wake();
+        }
         Admission::Place(Place {
             slots: self.clone(),
             waiter,
@@ -150,8 +176,11 @@ impl Slots {
                 self.unlock(queue);
             }
             None => {
+                let granted = matches!(*waiter.lock(), Turn::Granted);
                 drop(queue);
-                self.give_back();
+                if granted {
+                    self.give_back();
+                }
             }
         }
     }
@@ -195,13 +224,15 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Permit> {
+    /// The slot, or `None` if another came in this place.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Permit>> {
         let mut turn = self.waiter.lock();
         match &*turn {
             Turn::Granted => {
                 *turn = Turn::Taken;
-                Poll::Ready(self.slots.permit())
+                Poll::Ready(Some(self.slots.permit()))
             }
+            Turn::Displaced => Poll::Ready(None),
             Turn::Waiting(Some(waker)) if waker.will_wake(cx.waker()) => Poll::Pending,
             Turn::Taken => Poll::Pending,
             Turn::Waiting(_) => {
@@ -234,6 +265,7 @@ enum Turn {
     Waiting(Option<Waker>),
     Granted,
     Taken,
+    Displaced,
 }
 
 impl Waiter {
