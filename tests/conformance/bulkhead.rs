@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use buttress::layers::bulkhead::{Acquire, Bulkhead, Permit};
+use buttress::layers::bulkhead::{Acquire, Bulkhead, Order, Permit};
 
 use crate::report::{Miss, same};
 use crate::timeline::{Timeline, poll_once};
@@ -28,12 +28,12 @@ struct Config {
     max_wait_ms: Option<u64>,
     queue_limit: Option<usize>,
     #[serde(default)]
-    queue_order: Order,
+    queue_order: QueueOrder,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-enum Order {
+enum QueueOrder {
     #[default]
     Fifo,
     Lifo,
@@ -96,20 +96,22 @@ pub(crate) async fn replay(body: Value) -> Result<(), Miss> {
 
 fn build(config: &Config) -> Result<Bulkhead, Miss> {
     let bulkhead = Bulkhead::new("peer", config.limit);
-    let wait = config.max_wait_ms.map(Duration::from_millis);
-    if wait == Some(Duration::ZERO) || wait.or(config.queue_limit.map(|_| Duration::MAX)).is_none()
-    {
-        return Ok(bulkhead);
-    }
-    if config.queue_limit == Some(0) {
-        return Ok(bulkhead);
-    }
+    let wait = match (config.max_wait_ms, config.queue_limit) {
+        (Some(wait), _) => Duration::from_millis(wait),
+        // Without a longest wait those who wait do so for ever.
+        (None, Some(_)) => Duration::MAX,
+        (None, None) => Duration::ZERO,
+    };
     let length = config.queue_limit.unwrap_or(usize::MAX);
-    let bulkhead = bulkhead.queue(length, wait.unwrap_or(Duration::MAX));
-    match config.queue_order {
-        Order::Fifo => Ok(bulkhead),
-        other => Err(Miss::Unsupported(format!("the order {other:?}"))),
+    if wait.is_zero() || length == 0 {
+        return Ok(bulkhead);
     }
+    let bulkhead = bulkhead.queue(length, wait);
+    Ok(bulkhead.order(match config.queue_order {
+        QueueOrder::Fifo => Order::OldestFirst,
+        QueueOrder::Lifo => Order::NewestFirstDropOldest,
+        QueueOrder::LifoRejectNew => Order::NewestFirst,
+    }))
 }
 
 fn act(step: &Step, bulkhead: &Bulkhead, calls: &mut BTreeMap<String, Call>) -> Result<(), Miss> {
@@ -129,9 +131,9 @@ fn act(step: &Step, bulkhead: &Bulkhead, calls: &mut BTreeMap<String, Call>) -> 
     Ok(())
 }
 
-/// Polls those who wait: twice, for one that gives up may pass its turn to another.
+/// Polls those who wait.
 async fn settle(calls: &mut BTreeMap<String, Call>) {
-    for call in calls.values_mut().chain([]) {
+    for call in calls.values_mut() {
         let Call::Queued(acquire) = call else {
             continue;
         };
