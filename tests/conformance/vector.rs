@@ -16,7 +16,7 @@ pub(crate) struct File {
 #[derive(Deserialize)]
 pub(crate) struct Head {
     pub(crate) id: String,
-    profile: String,
+    pub(crate) profile: String,
     #[serde(default)]
     also: Vec<String>,
     pub(crate) level: Level,

@@ -13,6 +13,7 @@ use buttress::layers::circuit_breaker::CircuitBreaker;
 use buttress::observe::{Event, Observe};
 use buttress::{BoxError, Outcome, Rejected, clock};
 
+use super::profiles::TICK;
 use super::settings::{Plan, Rule, Unhandled};
 use super::{Expect, Name, Op, Step};
 use crate::report::{Miss, same};
@@ -125,6 +126,9 @@ impl Bench {
         {
             let why = "another probe beside one that hangs: the limit of half-open ends that";
             return Err(Miss::Unsupported(why.into()));
+        }
+        if self.plan.no_wait {
+            self.timeline.reach(clock::now() + TICK).await;
         }
         let (answer, asked) = oneshot::channel();
         let mut future: Pin<Box<_>> = Box::pin(self.service.clone().oneshot(asked));

@@ -98,9 +98,11 @@ impl Name {
     }
 }
 
-pub(crate) async fn replay(profile: &str, body: Value) -> Result<(), Miss> {
+/// A vector of profile `own` under `profile`; where the configuration can only be read as `own`, it is.
+pub(crate) async fn replay(own: &str, profile: &str, body: Value) -> Result<(), Miss> {
     let case: Case = read(body)?;
-    let mut bench = Bench::new(Plan::of(profile, case.config)?);
+    let plan = Plan::of(profile, case.config.clone());
+    let mut bench = Bench::new(plan.or_else(|_| Plan::of(own, case.config))?);
     for (i, step) in case.steps.iter().enumerate() {
         bench.reach(step.at_ms).await;
         let done = bench.act(step).await;

@@ -116,7 +116,7 @@ pub(super) fn failsafe_go(config: Value) -> Result<Plan, Miss> {
         .failure_rate(1.0)
         .minimum_calls(u32::MAX)
         .failure_count(failures)
-        .open_wait(ms(config.wait_open_ms))
+        .open_wait(ms(config.wait_open_ms).max(TICK))
         .replace_probes(true);
     let settings = match config.failure_period_ms {
         Some(period) => settings.time_window(ms(period)),
@@ -133,6 +133,7 @@ pub(super) fn failsafe_go(config: Value) -> Result<Plan, Miss> {
         .half_open_successes(successes);
     Ok(Plan {
         unhandled: Unhandled::Succeeds,
+        no_wait: config.wait_open_ms == 0,
         ..settings.into()
     })
 }
@@ -279,10 +280,13 @@ fn ms(millis: u64) -> Duration {
 
 /// A wait that is over only past its deadline, not at it.
 fn after(millis: u64) -> Duration {
-    ms(millis) + Duration::from_nanos(1)
+    ms(millis) + TICK
 }
 
 /// The smallest number above `ratio`: to reach it is to exceed `ratio`.
 fn above(ratio: f64) -> f64 {
     f64::from_bits(ratio.to_bits() + 1)
 }
+
+/// The shortest time there is.
+pub(super) const TICK: Duration = Duration::from_nanos(1);

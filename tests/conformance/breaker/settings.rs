@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub(super) break_sequence: Vec<Duration>,
     /// Another probe is let in where the last one has been out for so long.
     pub(super) probe_every: Option<Duration>,
+    /// The wait of the open state is as short as a wait can be, and has passed when the next call comes.
+    pub(super) no_wait: bool,
     /// How long it is open that is opened by hand for so many milliseconds.
     pub(super) wait: fn(u64) -> Duration,
     /// Rates are shown from the minimum of calls on.
@@ -49,7 +51,8 @@ pub(super) enum Unhandled {
 impl Plan {
     pub(super) fn of(profile: &str, config: Value) -> Result<Self, Miss> {
         let plan = || match profile {
-            "resilience4j" => profiles::resilience4j(config),
+            // What follows from the pattern alone is written in the terms of the standard.
+            "resilience4j" | "neutral" => profiles::resilience4j(config),
             "failsafe-go" => profiles::failsafe_go(config),
             "polly-v7" | "polly-v8" => profiles::polly(profile, config),
             "hystrix" => profiles::hystrix(config),
@@ -80,6 +83,7 @@ impl From<Settings> for Plan {
             auto_half_open: false,
             break_sequence: Vec::new(),
             probe_every: None,
+            no_wait: false,
             wait: Duration::from_millis,
             rate_from_minimum: false,
         }

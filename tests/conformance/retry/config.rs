@@ -105,6 +105,11 @@ impl Config {
         }
     }
 
+    /// Whether waits are drawn first and cut at the cap then, so that long ones are all the same.
+    pub(super) fn cuts_at_cap(&self) -> bool {
+        self.jitter.is_some() && self.max_ms.is_some() && !self.jitter_after_cap
+    }
+
     pub(super) fn layer(&self) -> Result<RetryLayer, Miss> {
         let attempts = match self.max_attempts.unwrap_or(UNLIMITED) {
             UNLIMITED => u32::MAX,

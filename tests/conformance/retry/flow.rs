@@ -71,7 +71,7 @@ pub(super) async fn run(
     let rules = {
         let (config, spans) = (config.clone(), spans.clone());
         move |_: &(), result: Result<&String, &BoxError>| {
-            let said = said(result.map(String::clone).map_err(ToString::to_string));
+            let said = said(result.cloned().map_err(ToString::to_string));
             match config.retries(&said) {
                 true => Decision::Retry {
                     after: config.hint(spans.lock().unwrap().len()),

@@ -33,9 +33,17 @@ enum Case {
         #[serde(rename = "steps")]
         _steps: Value,
     },
+    Http {
+        #[serde(rename = "config")]
+        _config: Option<Value>,
+        #[serde(rename = "cases")]
+        _cases: Option<Value>,
+        #[serde(rename = "expect")]
+        _expect: Option<Value>,
+    },
     InvalidConfig {
         #[serde(default)]
-        config: Option<Value>,
+        config: Value,
         #[serde(default)]
         cases: Vec<Value>,
     },
@@ -52,9 +60,11 @@ pub(crate) async fn replay(body: Value) -> Result<(), Miss> {
         Case::Budget { .. } => Err(Miss::Unsupported(
             "a budget of the calls under way: ours is one of the calls of the last seconds".into(),
         )),
-        Case::InvalidConfig { config, cases } => {
-            config.into_iter().chain(cases).try_for_each(is_refused)
-        }
+        Case::Http { .. } => Err(Miss::Unsupported(
+            "which answers are tried again: the shape of these cases is not described".into(),
+        )),
+        Case::InvalidConfig { config, cases } if cases.is_empty() => is_refused(config),
+        Case::InvalidConfig { cases, .. } => cases.into_iter().try_for_each(is_refused),
     }
 }
 
