@@ -1,6 +1,5 @@
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Instant;
 
@@ -8,13 +7,13 @@ use tokio::sync::oneshot;
 use tower::util::BoxCloneService;
 use tower::{Layer, ServiceExt, service_fn};
 
-use buttress::algo::breaker::{Condition, Figures, State};
+use buttress::algo::breaker::{Figures, State};
 use buttress::layers::circuit_breaker::CircuitBreaker;
-use buttress::observe::{Event, Observe};
 use buttress::{BoxError, Outcome, Rejected, clock};
 
+use super::log::{Log, classifier};
 use super::profiles::TICK;
-use super::settings::{Plan, Rule, Unhandled};
+use super::settings::Plan;
 use super::{Expect, Name, Op, Step};
 use crate::report::{Miss, same};
 use crate::timeline::{Timeline, poll_once};
@@ -92,18 +91,12 @@ impl Bench {
         match step.op {
             Op::Acquire => self.acquire(step, &before).await?,
             Op::Success | Op::SlowSuccess => {
-                self.end(step, self.outcome_of_result(step)).await?;
+                self.end(step, self.plan.outcome_of_result(step)).await?;
             }
             Op::Failure | Op::SlowFailure | Op::Timeout => {
-                self.end(step, self.outcome_of_error(step)).await?;
+                self.end(step, self.plan.outcome_of_error(step)).await?;
             }
-            Op::Ignore => {
-                let outcome = match self.plan.unhandled {
-                    Unhandled::Succeeds => Outcome::Success,
-                    Unhandled::IsIgnored => Outcome::Ignored,
-                };
-                self.end(step, outcome).await?;
-            }
+            Op::Ignore => self.end(step, self.plan.unhandled).await?,
             Op::Cancel if self.plan.cancel_reopens && before[0] != State::HalfOpen => {
                 self.end(step, Outcome::Ignored).await?;
             }
@@ -167,26 +160,6 @@ impl Bench {
         self.calls
             .remove(name)
             .ok_or_else(|| Miss::Failed(format!("`{name}` is not under way")))
-    }
-
-    fn outcome_of_error(&self, step: &Step) -> Outcome {
-        let Some(error) = &step.error else {
-            return Outcome::Failure;
-        };
-        if self.plan.ignore_errors.contains(error) {
-            return Outcome::Ignored;
-        }
-        match &self.plan.record_errors {
-            Some(recorded) if !recorded.contains(error) => Outcome::Success,
-            _ => Outcome::Failure,
-        }
-    }
-
-    fn outcome_of_result(&self, step: &Step) -> Outcome {
-        match &step.result {
-            Some(result) if self.plan.record_results.contains(result) => Outcome::Failure,
-            _ => Outcome::Success,
-        }
     }
 
     fn transition(&self, step: &Step) -> Result<(), Miss> {
@@ -256,73 +229,5 @@ fn enter(breaker: &CircuitBreaker, state: Option<Name>) {
         Some(Name::ForcedOpen) => breaker.force_open(),
         Some(Name::Disabled) => breaker.disable(),
         Some(Name::MetricsOnly) => breaker.metrics_only(),
-    }
-}
-
-/// Takes the outcome that was sent for the result, and notes it, for that is where calls can be followed one by one.
-fn classifier(
-    rule: &Rule,
-    breaker: &CircuitBreaker,
-    log: &Log,
-) -> impl Fn(Result<&Outcome, &BoxError>) -> Outcome + Clone + use<> {
-    let (slow_calls_alone, breaker, log) = (rule.slow_calls_alone, breaker.clone(), log.clone());
-    move |result| {
-        let outcome = match result {
-            Ok(Outcome::Failure) if slow_calls_alone => Outcome::Success,
-            Ok(outcome) => *outcome,
-            // A refusal by a breaker further in.
-            Err(_) => return Outcome::Ignored,
-        };
-        // A breaker that is switched off counts nothing.
-        if breaker.state() != State::Disabled {
-            log.note(match outcome {
-                Outcome::Success => "success".to_owned(),
-                Outcome::Ignored => "ignored_error".to_owned(),
-                Outcome::Failure | Outcome::Overload(_) => "error".to_owned(),
-            });
-        }
-        outcome
-    }
-}
-
-/// What was told, in the words of the vectors.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
-
-impl Log {
-    fn note(&self, what: String) {
-        self.0.lock().unwrap().push(what);
-    }
-
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap())
-    }
-}
-
-impl Observe for Log {
-    fn on_event(&self, event: &Event<'_>) {
-        self.note(match event {
-            Event::Refused(_) => "not_permitted".to_owned(),
-            Event::Tripped { condition, .. } => match condition {
-                Condition::FailureRate => "failure_rate_exceeded".to_owned(),
-                Condition::SlowCallRate => "slow_call_rate_exceeded".to_owned(),
-                other => format!("{other:?}"),
-            },
-            Event::StateChanged { from, to, .. } => {
-                format!("transition:{}>{}", word(*from), word(*to))
-            }
-            other => format!("{other:?}"),
-        });
-    }
-}
-
-fn word(state: State) -> &'static str {
-    match state {
-        State::Closed => "closed",
-        State::Open => "open",
-        State::HalfOpen => "half_open",
-        State::ForcedOpen => "forced_open",
-        State::Disabled => "disabled",
-        State::MetricsOnly => "metrics_only",
     }
 }

@@ -11,6 +11,7 @@ use bench::Bench;
 use settings::Plan;
 
 mod bench;
+mod log;
 mod profiles;
 mod settings;
 

@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use buttress::Outcome;
 use buttress::algo::breaker::{Cancelled, Settings};
 
-use super::{Name, profiles};
+use super::{Name, Step, profiles};
 use crate::report::Miss;
 
 /// How a profile's configuration is written in the library's settings.
@@ -18,7 +19,7 @@ pub(super) struct Plan {
     pub(super) record_results: Vec<String>,
     pub(super) initial_state: Option<Name>,
     /// What becomes of a call that ends outside the set of what is handled.
-    pub(super) unhandled: Unhandled,
+    pub(super) unhandled: Outcome,
     /// A call that is given up re-opens a half-open breaker and counts nowhere else.
     pub(super) cancel_reopens: bool,
     /// A timer turns an open breaker half-open.
@@ -42,21 +43,15 @@ pub(super) struct Rule {
     pub(super) slow_calls_alone: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unhandled {
-    Succeeds,
-    IsIgnored,
-}
-
 impl Plan {
     pub(super) fn of(profile: &str, config: Value) -> Result<Self, Miss> {
         let plan = || match profile {
             // What follows from the pattern alone is written in the terms of the standard.
-            "resilience4j" | "neutral" => profiles::resilience4j(config),
-            "failsafe-go" => profiles::failsafe_go(config),
-            "polly-v7" | "polly-v8" => profiles::polly(profile, config),
-            "hystrix" => profiles::hystrix(config),
-            "sentinel" => profiles::sentinel(config),
+            "resilience4j" | "neutral" => profiles::resilience4j::plan(config),
+            "failsafe-go" => profiles::failsafe_go::plan(config),
+            "polly-v7" | "polly-v8" => profiles::polly::plan(profile, config),
+            "hystrix" => profiles::hystrix::plan(config),
+            "sentinel" => profiles::sentinel::plan(config),
             other => Err(Miss::Unsupported(format!("the profile `{other}`"))),
         };
         catch_unwind(AssertUnwindSafe(plan)).unwrap_or_else(|panic| {
@@ -64,6 +59,21 @@ impl Plan {
             let text = text.or(panic.downcast_ref().copied()).unwrap_or("?");
             Err(Miss::Unsupported(format!("refused as a setting: {text}")))
         })
+    }
+
+    pub(super) fn outcome_of_result(&self, step: &Step) -> Outcome {
+        match &step.result {
+            Some(result) if self.record_results.contains(result) => Outcome::Failure,
+            _ => Outcome::Success,
+        }
+    }
+
+    pub(super) fn outcome_of_error(&self, step: &Step) -> Outcome {
+        match (&step.error, &self.record_errors) {
+            (Some(error), _) if self.ignore_errors.contains(error) => Outcome::Ignored,
+            (Some(error), Some(recorded)) if !recorded.contains(error) => Outcome::Success,
+            _ => Outcome::Failure,
+        }
     }
 }
 
@@ -78,7 +88,7 @@ impl From<Settings> for Plan {
             ignore_errors: Vec::new(),
             record_results: Vec::new(),
             initial_state: None,
-            unhandled: Unhandled::IsIgnored,
+            unhandled: Outcome::Ignored,
             cancel_reopens: false,
             auto_half_open: false,
             break_sequence: Vec::new(),
