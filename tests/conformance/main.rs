@@ -37,6 +37,33 @@ fn the_vectors_of_the_folder_that_is_named_hold() {
     report.assert();
 }
 
+/// A replay that compares nothing would pass everything.
+#[test]
+fn an_expectation_that_is_turned_round_is_noticed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let mut turned = 0;
+    for name in ["breaker.json", "bulkhead.json"] {
+        let file = file(&folder.join(name));
+        for vector in file.vectors {
+            let (head, body) = Head::split(vector);
+            for step in 0..body["steps"].as_array().unwrap().len() {
+                let mut body = body.clone();
+                let expect = &mut body["steps"][step]["expect"];
+                *expect = match expect.as_str() {
+                    Some("permitted") => "rejected".into(),
+                    Some("rejected") => "permitted".into(),
+                    _ => continue,
+                };
+                turned += 1;
+                let profile = &head.profile;
+                let verdict = in_virtual_time(run(&file.format, profile, profile, body));
+                assert!(verdict.is_err(), "{}, step {step}", head.id);
+            }
+        }
+    }
+    assert!(turned > 250, "{turned}");
+}
+
 fn replay(folder: &Path) -> Report {
     let mut paths: Vec<_> = fs::read_dir(folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
@@ -49,8 +76,7 @@ fn replay(folder: &Path) -> Report {
     let mut report = Report::default();
     for path in paths {
         let name = path.file_name().unwrap().to_str().unwrap();
-        let file: File = serde_json::from_slice(&fs::read(&path).unwrap())
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let file = file(&path);
         for vector in file.vectors {
             let (head, body) = Head::split(vector);
             for profile in head.profiles() {
@@ -61,6 +87,11 @@ fn replay(folder: &Path) -> Report {
         }
     }
     report
+}
+
+fn file(path: &Path) -> File {
+    serde_json::from_slice(&fs::read(path).unwrap())
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// On a clock of its own, so that no vector starts where another one left off.
