@@ -6,7 +6,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::service::BulkheadLayer;
-use super::slots::{Admission, Order, Permit, Place, Slots};
+use super::slots::{Admission, Permit, Place, Slots};
 use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
 use crate::error::{Reason, Rejected};
@@ -31,6 +31,19 @@ struct Settings {
 struct Queue {
     length: usize,
     max_wait: Duration,
+}
+
+/// Whom of those who wait a free slot goes to, and who gives way when the queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Who has waited longest, and a full queue refuses the newcomer. The default: nobody is overtaken.
+    #[default]
+    OldestFirst,
+    /// Who came last, and a full queue refuses the newcomer. Under overload somebody is served in time, where
+    /// otherwise everybody is served late.
+    NewestFirst,
+    /// Who came last, and a full queue refuses who has waited longest: that caller is the likeliest to give up anyway.
+    NewestFirstDropOldest,
 }
 
 impl Bulkhead {

@@ -56,9 +56,9 @@ mod service;
 mod slots;
 
 pub use future::BulkheadFuture;
-pub use handle::{Acquire, Bulkhead};
+pub use handle::{Acquire, Bulkhead, Order};
 pub use service::{BulkheadLayer, BulkheadService};
-pub use slots::{Order, Permit};
+pub use slots::Permit;
 
 mod sync {
     pub(super) use std::sync::atomic::{AtomicUsize, Ordering};

@@ -7,7 +7,8 @@ use std::future::poll_fn;
 use loom::future::block_on;
 use loom::thread;
 
-use self::slots::{Admission, Order, Permit, Place, Slots};
+use self::slots::{Admission, Permit, Place, Slots};
+use super::Order;
 
 mod sync {
     use std::ops::Deref;

@@ -4,6 +4,7 @@ use std::mem;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
+use super::Order;
 use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering};
 
 /// The slots of a bulkhead and the queue in front of them. Clones share both.
@@ -19,19 +20,6 @@ struct Shared {
     /// Written under the lock. A call that races with a change may still see the old one: it came first.
     limit: AtomicUsize,
     queue: Mutex<VecDeque<Arc<Waiter>>>,
-}
-
-/// Whom of those who wait a free slot goes to, and who gives way when the queue is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// Who has waited longest, and a full queue refuses the newcomer. The default: nobody is overtaken.
-    #[default]
-    OldestFirst,
-    /// Who came last, and a full queue refuses the newcomer. Under overload somebody is served in time, where
-    /// otherwise everybody is served late.
-    NewestFirst,
-    /// Who came last, and a full queue refuses who has waited longest: that caller is the likeliest to give up anyway.
-    NewestFirstDropOldest,
 }
 
 /// What a caller that may wait is given.
