@@ -358,6 +358,21 @@ async fn those_who_wait_are_woken_when_the_wait_is_over_and_when_a_probe_is_give
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_wait_are_woken_when_a_probe_comes_back_that_is_replaced() {
+    let (breaker, _) = breaker(brittle().replace_probes(true));
+    breaker.half_open();
+    let (_hung, probe) = (
+        breaker.try_acquire().unwrap(),
+        breaker.try_acquire().unwrap(),
+    );
+    let mut waiting = task::spawn(breaker.ready());
+    assert_pending!(waiting.poll());
+    probe.record(Outcome::Success);
+    assert!(waiting.is_woken());
+    assert_ready!(waiting.poll());
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_who_wait_are_woken_earlier_when_the_wait_is_cut_short() {
     let (breaker, _) = breaker(brittle());
     breaker.open_for(3600 * SECOND);
@@ -367,6 +382,15 @@ async fn those_who_wait_are_woken_earlier_when_the_wait_is_cut_short() {
     breaker.open_for(SECOND);
     waiting.await;
     assert_eq!(clock::now() - begun, SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_opens_a_breaker_by_hand_need_not_say_for_how_long() {
+    let (breaker, _) = breaker(brittle().open_wait(3 * SECOND));
+    for wait in [3, 6, 12] {
+        breaker.open();
+        assert_eq!(breaker.figures().retry_after, Some(wait * SECOND));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use buttress::Rejected;
-use buttress::algo::breaker::State;
+use buttress::algo::breaker::{Condition, State};
 use buttress::error::Reason;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::observe::{Event, MetricsObserver, Observe, Observer, TracingObserver};
@@ -23,6 +23,10 @@ fn every_event(see: impl Fn(&Event<'_>)) {
         .retry_after(SECOND);
     let (service, instance, registry) = ("orders", "orders-1", "consul");
     see(&Event::Refused(&rejected));
+    see(&Event::Tripped {
+        breaker: "orders",
+        condition: Condition::FailureRate,
+    });
     see(&Event::StateChanged {
         breaker: "orders",
         from: State::Closed,
@@ -110,6 +114,7 @@ fn every_event_becomes_a_figure_that_the_table_names() {
     let at_one = [
         "buttress.calls.refused{layer=circuit breaker,name=orders,reason=open}",
         "buttress.circuit_breaker.state{name=orders,state=open}",
+        "buttress.circuit_breaker.trips{name=orders,condition=failure_rate}",
         "buttress.circuit_breaker.transitions{name=orders,from=closed,to=open}",
         "buttress.retry.attempts{name=orders}",
         "buttress.hedge.attempts{name=orders}",
@@ -233,6 +238,7 @@ fn every_event_is_traced_at_the_level_of_its_urgency() {
     });
     let expected = "\
 DEBUG buttress: call refused layer=\"circuit breaker\" name=\"orders\" reason=\"open\" retry_after=1s
+ INFO buttress: circuit breaker tripped name=\"orders\" condition=\"failure_rate\"
  WARN buttress: circuit breaker changed name=\"orders\" from=\"closed\" to=\"open\"
 DEBUG buttress: retrying name=\"orders\" attempt=2 wait=1s
 DEBUG buttress: hedging name=\"orders\" attempt=2

@@ -2,15 +2,15 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use buttress::algo::backoff::{Backoff, Jitter};
+//! use buttress::algo::backoff::{Backoff, Jitter, Waits};
 //! use buttress::rng::ThreadRng;
 //!
 //! let restarts = Backoff::exponential(Duration::from_secs(1), 2.0)
 //!     .cap(Duration::from_secs(60))
 //!     .jitter(Jitter::Decorrelated);
-//! let mut wait = Duration::ZERO;
-//! for attempt in 1..=100 {
-//!     wait = restarts.wait(attempt, wait, &mut ThreadRng);
+//! let mut waits = Waits::default();
+//! for _ in 0..100 {
+//!     let wait = restarts.next(&mut waits, &mut ThreadRng);
 //!     assert!((1..=60).contains(&wait.as_secs()));
 //! }
 //! ```
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::Rng;
 
-/// How long to wait after each failed attempt: constant or exponential, capped, with jitter.
+/// How long to wait after each failed attempt: constant, linear or exponential, capped, with jitter.
 ///
 /// The cap comes first and jitter only shortens, so no wait is longer than the cap. The default is exponential from
 /// 100 ms, doubled each time, capped at 10 s, with full jitter: 100 ms is about what a peer needs for a fail-over or
@@ -27,15 +27,31 @@ use super::Rng;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
     base: Duration,
-    multiplier: f64,
+    growth: Growth,
     cap: Duration,
     jitter: Jitter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Growth {
+    /// By the base each time.
+    Step,
+    /// So many times as long each time.
+    Factor(f64),
+}
+
+/// The waits of one caller so far. A new one, none, for each call that is tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    count: u32,
+    last: Duration,
+    total: Duration,
 }
 
 /// How much of a wait is left to chance, so that clients that failed together do not come back together.
 ///
 /// The forms and their names are those of "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Jitter {
     /// None: the wait is exact. Clients that failed in step stay in step.
     None,
@@ -45,8 +61,14 @@ pub enum Jitter {
     Full,
     /// From half of the wait to the whole of it, where a wait of next to nothing makes no sense.
     Equal,
+    /// Shortens the wait by up to this share of it, from 0 to 1: 1 is `Full`, 0.5 is `Equal`.
+    Part(f64),
     /// From the base to three times the wait before, capped; the multiplier plays no part. For loops without end.
     Decorrelated,
+    /// Around one, two, four times the base and so on, drawn so that a fleet that failed together spreads evenly over
+    /// time instead of gathering at each doubling; the multiplier plays no part. For the few attempts of a call. The
+    /// formula is George Polevoy's.
+    Smooth,
 }
 
 impl Backoff {
@@ -54,8 +76,19 @@ impl Backoff {
     pub fn constant(wait: Duration) -> Self {
         Self {
             base: wait,
-            multiplier: 1.0,
+            growth: Growth::Factor(1.0),
             cap: wait,
+            jitter: Jitter::Full,
+        }
+    }
+
+    /// Waits `step` at first and `step` longer each time after, up to 10 s (or `step`, if that is longer), with full
+    /// jitter until told otherwise.
+    pub fn linear(step: Duration) -> Self {
+        Self {
+            base: step,
+            growth: Growth::Step,
+            cap: CAP.max(step),
             jitter: Jitter::Full,
         }
     }
@@ -74,7 +107,7 @@ impl Backoff {
         );
         Self {
             base,
-            multiplier,
+            growth: Growth::Factor(multiplier),
             cap: CAP.max(base),
             jitter: Jitter::Full,
         }
@@ -88,43 +121,74 @@ impl Backoff {
     }
 
     /// Leaves so much of each wait to chance.
+    ///
+    /// # Panics
+    ///
+    /// If it is a [`Part`](Jitter::Part) that is not from 0 to 1.
     #[must_use]
+    #[track_caller]
     pub fn jitter(mut self, jitter: Jitter) -> Self {
+        if let Jitter::Part(share) = jitter {
+            assert!(
+                (0.0..=1.0).contains(&share),
+                "a part of a wait must be from 0 to 1, not {share}"
+            );
+        }
         self.jitter = jitter;
         self
     }
 
-    /// How long to wait after attempt number `attempt`, 1 for the first, has failed.
-    ///
-    /// `previous` is what this returned last time, zero at first; only decorrelated jitter looks at it.
-    pub fn wait(&self, attempt: u32, previous: Duration, rng: &mut impl Rng) -> Duration {
-        let whole = self.grown(attempt);
-        match self.jitter {
+    /// How long to wait after one more failed attempt. `waits` is what this was given for those before.
+    pub fn next(&self, waits: &mut Waits, rng: &mut impl Rng) -> Duration {
+        let whole = self.grown(waits.count);
+        let wait = match self.jitter {
             Jitter::None => whole,
             Jitter::Full => share(whole, rng),
             Jitter::Equal => whole - share(whole / 2, rng),
+            Jitter::Part(part) => whole - share(whole.mul_f64(part).min(whole), rng),
             Jitter::Decorrelated => {
                 // The cap bounds what is drawn from rather than what was drawn: else most waits would be the cap.
                 let least = self.base.min(self.cap);
-                let most = previous.max(least).saturating_mul(3).min(self.cap);
+                let most = waits.last.max(least).saturating_mul(3).min(self.cap);
                 least + share(most - least, rng)
             }
-        }
+            Jitter::Smooth => self.smooth(waits, rng).min(self.cap),
+        };
+        waits.count = waits.count.saturating_add(1);
+        waits.last = wait;
+        waits.total = waits.total.saturating_add(wait);
+        wait
     }
 
-    fn grown(&self, attempt: u32) -> Duration {
-        let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
-        let seconds = self.base.as_secs_f64() * self.multiplier.powi(exponent);
-        // Beyond what a duration holds lies infinity, or 0 × infinity where the base is zero.
-        Duration::try_from_secs_f64(seconds)
-            .unwrap_or(if self.base.is_zero() {
-                Duration::ZERO
-            } else {
-                Duration::MAX
-            })
-            // Past 2^51 s a double is short of nanoseconds.
-            .max(self.base)
-            .min(self.cap)
+    /// The wait after `count` others.
+    fn grown(&self, count: u32) -> Duration {
+        let seconds = self.base.as_secs_f64();
+        self.duration(match self.growth {
+            Growth::Step => seconds * (f64::from(count) + 1.0),
+            Growth::Factor(factor) => {
+                seconds * factor.powi(i32::try_from(count).unwrap_or(i32::MAX))
+            }
+        })
+        // Past 2^51 s a double is short of nanoseconds.
+        .max(self.base)
+        .min(self.cap)
+    }
+
+    /// The waits together come to a point on a curve that is drawn within the step of this attempt.
+    fn smooth(&self, waits: &Waits, rng: &mut impl Rng) -> Duration {
+        let time = f64::from(waits.count) + rng.unit();
+        let curve = time.exp2() * (4.0 * time).sqrt().tanh();
+        self.duration(self.base.as_secs_f64() / MEDIAN * curve)
+            .saturating_sub(waits.total)
+    }
+
+    /// Beyond what a duration holds lies infinity, or 0 × infinity where the base is zero.
+    fn duration(&self, seconds: f64) -> Duration {
+        Duration::try_from_secs_f64(seconds).unwrap_or(if self.base.is_zero() {
+            Duration::ZERO
+        } else {
+            Duration::MAX
+        })
     }
 }
 
@@ -141,6 +205,8 @@ fn share(whole: Duration, rng: &mut impl Rng) -> Duration {
 
 const BASE: Duration = Duration::from_millis(100);
 const CAP: Duration = Duration::from_secs(10);
+/// What the smooth curve is divided by, so that the median of the first wait is about the base.
+const MEDIAN: f64 = 1.4;
 
 #[cfg(test)]
 mod tests {
@@ -164,6 +230,15 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    /// Before the wait after attempt number `attempt`, where the last one was `last`.
+    fn after(attempt: u32, last: Duration) -> Waits {
+        Waits {
+            count: attempt.saturating_sub(1),
+            last,
+            total: last,
+        }
+    }
+
     #[test]
     fn waits_without_jitter_follow_the_table() {
         let doubling = Backoff::exponential(ms(100), 2.0).cap(ms(1000));
@@ -172,7 +247,6 @@ mod tests {
             (Backoff::constant(ms(500)), 1, ms(500)),
             (Backoff::constant(ms(500)), 7, ms(500)),
             (Backoff::constant(ms(0)), 7, ms(0)),
-            (doubling, 0, ms(100)),
             (doubling, 1, ms(100)),
             (doubling, 2, ms(200)),
             (doubling, 4, ms(800)),
@@ -181,6 +255,10 @@ mod tests {
             (Backoff::constant(odd), 7, odd),
             (Backoff::exponential(ms(100), 1.5), 3, ms(225)),
             (Backoff::exponential(ms(0), 2.0), u32::MAX, ms(0)),
+            (Backoff::linear(ms(100)), 1, ms(100)),
+            (Backoff::linear(ms(100)), 3, ms(300)),
+            (Backoff::linear(ms(100)), u32::MAX, ms(10_000)),
+            (Backoff::linear(ms(0)), 3, ms(0)),
             (Backoff::exponential(ms(20_000), 2.0), 3, ms(20_000)),
             (Backoff::exponential(ms(300), 2.0).cap(ms(50)), 1, ms(50)),
             (
@@ -192,7 +270,7 @@ mod tests {
         for (backoff, attempt, expected) in table {
             let wait = backoff
                 .jitter(Jitter::None)
-                .wait(attempt, ms(7), &mut Draw(0.3));
+                .next(&mut after(attempt, ms(7)), &mut Draw(0.3));
             assert_eq!(wait, expected, "{backoff:?} after attempt {attempt}");
         }
     }
@@ -208,6 +286,10 @@ mod tests {
             (Equal, 3, 0, 0.0, 400),
             (Equal, 3, 0, 0.5, 300),
             (Equal, 9, 0, 0.0, 1000),
+            (Part(0.0), 3, 0, 0.5, 400),
+            (Part(0.25), 3, 0, 0.0, 400),
+            (Part(0.25), 3, 0, 0.5, 350),
+            (Part(1.0), 3, 0, 0.5, 200),
             (Decorrelated, 1, 0, 0.0, 100),
             (Decorrelated, 1, 0, 0.5, 200),
             (Decorrelated, 2, 200, 0.5, 350),
@@ -218,16 +300,40 @@ mod tests {
             let wait = Backoff::exponential(ms(100), 2.0)
                 .cap(ms(1000))
                 .jitter(jitter)
-                .wait(attempt, ms(previous), &mut Draw(draw));
+                .next(&mut after(attempt, ms(previous)), &mut Draw(draw));
             assert_eq!(wait, ms(expected), "{jitter:?} after attempt {attempt}");
         }
     }
 
     #[test]
     fn the_default_has_jitter() {
-        let first = |draw| Backoff::default().wait(1, Duration::ZERO, &mut Draw(draw));
+        let first = |draw| Backoff::default().next(&mut Waits::default(), &mut Draw(draw));
         assert_eq!(first(0.0), ms(0));
         assert_eq!(first(0.5), ms(50));
+    }
+
+    #[test]
+    fn smooth_waits_lie_on_their_curve() {
+        let backoff = Backoff::exponential(ms(1000), 2.0)
+            .cap(ms(60_000))
+            .jitter(Jitter::Smooth);
+        let table = [
+            (0.0, [0.0, 1377.182, 1460.067, 2865.85]),
+            (0.5, [897.405, 1093.004, 2035.748, 4045.979]),
+        ];
+        for (draw, expected) in table {
+            let mut waits = Waits::default();
+            for millis in expected {
+                let wait = backoff.next(&mut waits, &mut Draw(draw));
+                assert!((wait.as_secs_f64() * 1e3 - millis).abs() < 0.01, "{wait:?}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "from 0 to 1, not 1.5")]
+    fn a_part_that_is_more_than_the_whole_is_refused() {
+        let _ = Backoff::default().jitter(Jitter::Part(1.5));
     }
 
     #[test]
@@ -247,7 +353,7 @@ mod tests {
 
     fn jitter() -> impl Strategy<Value = Jitter> {
         use Jitter::*;
-        proptest::sample::select(vec![None, Full, Equal, Decorrelated])
+        proptest::sample::select(vec![None, Full, Equal, Part(0.3), Decorrelated, Smooth])
     }
 
     proptest! {
@@ -265,7 +371,7 @@ mod tests {
             let backoff = Backoff::exponential(ms(base), f64::from(multiplier))
                 .cap(ms(cap))
                 .jitter(Jitter::None);
-            let wait = backoff.wait(attempt, ms(0), &mut Draw(0.5));
+            let wait = backoff.next(&mut after(attempt, ms(0)), &mut Draw(0.5));
             // Floating seconds are exact to well below a microsecond here.
             prop_assert!(wait.abs_diff(expected.min(ms(cap))) < Duration::from_micros(1));
         }
@@ -281,13 +387,14 @@ mod tests {
             draw in prop_oneof![0.0..1.0, Just(ALMOST_ONE)],
         ) {
             let backoff = Backoff::exponential(base, multiplier).cap(cap).jitter(jitter);
-            let wait = backoff.wait(attempt, previous, &mut Draw(draw));
+            let wait = backoff.next(&mut after(attempt, previous), &mut Draw(draw));
             prop_assert!(wait <= cap);
             let least = match jitter {
                 Jitter::Decorrelated => base.min(cap),
                 Jitter::Equal => base.min(cap) / 2,
                 Jitter::None => base.min(cap),
-                Jitter::Full => Duration::ZERO,
+                Jitter::Part(_) => base.min(cap).mul_f64(0.699),
+                Jitter::Full | Jitter::Smooth => Duration::ZERO,
             };
             prop_assert!(wait >= least);
         }

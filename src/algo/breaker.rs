@@ -73,6 +73,29 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
 }
 
+/// Something to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A condition for opening holds: a closed breaker opens, one that only counts would have. Once for each condition
+    /// until the state changes.
+    Tripped(Condition),
+    /// The state changed.
+    Changed(Change),
+}
+
+/// One of the conditions for opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Condition {
+    /// The failure rate.
+    FailureRate,
+    /// The slow-call rate.
+    SlowCallRate,
+    /// Failures in a row.
+    ConsecutiveFailures,
+    /// Failures in all.
+    FailureCount,
+}
+
 /// A step from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {

@@ -1,29 +1,28 @@
 use std::time::Duration;
 
 use crate::algo::Rng;
-use crate::algo::backoff::{self as algo, Jitter};
+use crate::algo::backoff::{self as algo, Jitter, Waits};
 
 /// Waits between attempts on a registry that fails: decorrelated jitter from 1 to 60 s, so that a fleet does not ask
 /// in step.
 #[derive(Debug)]
 pub(super) struct Backoff {
-    waits: algo::Backoff,
-    last: Duration,
+    backoff: algo::Backoff,
+    waits: Waits,
 }
 
 impl Backoff {
     pub(super) fn new() -> Self {
-        let waits = algo::Backoff::constant(SHORTEST).cap(LONGEST);
+        let backoff = algo::Backoff::constant(SHORTEST).cap(LONGEST);
         Self {
-            waits: waits.jitter(Jitter::Decorrelated),
-            last: Duration::ZERO,
+            backoff: backoff.jitter(Jitter::Decorrelated),
+            waits: Waits::default(),
         }
     }
 
     /// The next wait.
     pub(super) fn next(&mut self, rng: &mut impl Rng) -> Duration {
-        self.last = self.waits.wait(1, self.last, rng);
-        self.last
+        self.backoff.next(&mut self.waits, rng)
     }
 }
 

@@ -89,6 +89,10 @@ impl Observe for MetricsObserver {
                     self.set(STATE, &labels, f64::from(u8::from(state == to)));
                 }
             }
+            Event::Tripped { breaker, condition } => {
+                let condition = words::condition(condition);
+                self.count(TRIPS, &[("name", breaker), ("condition", condition)]);
+            }
             Event::Retrying { retry, .. } => self.count(ATTEMPTS, &[("name", retry)]),
             Event::Hedging { hedge, .. } => self.count(HEDGES, &[("name", hedge)]),
             Event::BudgetExhausted { retry } => self.count(EXHAUSTED, &[("name", retry)]),
@@ -183,6 +187,7 @@ fn find<H>(known: &[(Key, H)], name: &str, labels: &[(&str, &str)]) -> Result<us
 
 const REFUSED: &str = "buttress.calls.refused";
 const TRANSITIONS: &str = "buttress.circuit_breaker.transitions";
+const TRIPS: &str = "buttress.circuit_breaker.trips";
 const STATE: &str = "buttress.circuit_breaker.state";
 const ATTEMPTS: &str = "buttress.retry.attempts";
 const HEDGES: &str = "buttress.hedge.attempts";
@@ -198,9 +203,13 @@ const RECOVERIES: &str = "buttress.registry.recoveries";
 const REGISTRATIONS: &str = "buttress.registry.registrations";
 const DEREGISTRATIONS: &str = "buttress.registry.deregistrations";
 
-const COUNTERS: [(&str, &str); 13] = [
+const COUNTERS: [(&str, &str); 14] = [
     (REFUSED, "calls refused or given up by a layer"),
     (TRANSITIONS, "changes of a circuit breaker's state"),
+    (
+        TRIPS,
+        "conditions that opened a circuit breaker, or would have",
+    ),
     (ATTEMPTS, "attempts after the first"),
     (
         HEDGES,

@@ -25,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::algo::breaker::State;
+use crate::algo::breaker::{Condition, State};
 use crate::error::Rejected;
 
 #[cfg(feature = "metrics")]
@@ -46,6 +46,14 @@ pub use self::tracing::TracingObserver;
 pub enum Event<'a> {
     /// A layer refused a call or gave it up.
     Refused(&'a Rejected),
+    /// A condition for opening a circuit breaker holds. It opens, or, if it only counts, would have; in that case this
+    /// is told once for each condition until the state changes.
+    Tripped {
+        /// The breaker's name.
+        breaker: &'a str,
+        /// Which condition.
+        condition: Condition,
+    },
     /// A circuit breaker changed its state.
     StateChanged {
         /// The breaker's name.

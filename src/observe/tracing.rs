@@ -31,6 +31,10 @@ impl Observe for TracingObserver {
                     info!(target: TARGET, name = breaker, from, to = to_word, "circuit breaker changed");
                 }
             }
+            Event::Tripped { breaker, condition } => {
+                let condition = words::condition(condition);
+                info!(target: TARGET, name = breaker, condition, "circuit breaker tripped");
+            }
             Event::Retrying {
                 retry,
                 attempt,

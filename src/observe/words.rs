@@ -1,6 +1,6 @@
-//! States and reasons in one word each, as labels and fields want them.
+//! States, conditions and reasons in one word each, as labels and fields want them.
 
-use crate::algo::breaker::State;
+use crate::algo::breaker::{Condition, State};
 use crate::error::Reason;
 
 pub(super) fn state(state: State) -> &'static str {
@@ -11,6 +11,15 @@ pub(super) fn state(state: State) -> &'static str {
         State::ForcedOpen => "forced_open",
         State::Disabled => "disabled",
         State::MetricsOnly => "metrics_only",
+    }
+}
+
+pub(super) fn condition(condition: Condition) -> &'static str {
+    match condition {
+        Condition::FailureRate => "failure_rate",
+        Condition::SlowCallRate => "slow_call_rate",
+        Condition::ConsecutiveFailures => "consecutive_failures",
+        Condition::FailureCount => "failure_count",
     }
 }
 

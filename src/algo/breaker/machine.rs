@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::phase::{Phase, Wait};
 use super::settings::{Cancelled, Settings, Span};
-use super::{Call, Change, Figures, Refusal, State, Ticket};
+use super::{Call, Change, Condition, Figures, Notice, Refusal, State, Ticket};
 use crate::algo::Rng;
 use crate::algo::window::{Tally, Window};
 
@@ -26,7 +26,9 @@ pub struct Breaker {
     /// How many times it opened since it was last closed.
     openings: u32,
     refused: u64,
-    changes: VecDeque<Change>,
+    /// The conditions that were told since the state began.
+    tripped: Vec<Condition>,
+    notices: VecDeque<Notice>,
 }
 
 impl Breaker {
@@ -41,7 +43,8 @@ impl Breaker {
             asked_until: None,
             openings: 0,
             refused: 0,
-            changes: VecDeque::new(),
+            tripped: Vec::new(),
+            notices: VecDeque::new(),
         }
     }
 
@@ -68,9 +71,7 @@ impl Breaker {
         self.expire(now, rng);
         let retry_after = match self.phase {
             Phase::Open { wait, .. } if !wait.is_over(now) => Some(wait.left(now)),
-            Phase::HalfOpen { wait, admitted, .. } if admitted >= self.settings.half_open_calls => {
-                Some(wait.left(now))
-            }
+            Phase::HalfOpen { wait, .. } if !self.has_room() => Some(wait.left(now)),
             Phase::ForcedOpen => None,
             _ => return None,
         };
@@ -107,7 +108,10 @@ impl Breaker {
             let until = now.checked_add(wait.min(self.longest_wait()));
             self.asked_until = self.asked_until.max(until);
         }
-        self.judge(now, rng);
+        let opens = call.failed || slow || self.settings.open_on_success;
+        if opens || matches!(self.phase, Phase::HalfOpen { .. }) {
+            self.judge(now, rng);
+        }
     }
 
     /// Counts a call that was given up after `elapsed`, as the settings have it.
@@ -135,15 +139,20 @@ impl Breaker {
         }
     }
 
+    /// Whether it is half-open with room for a probe.
+    fn has_room(&self) -> bool {
+        match self.phase {
+            Phase::HalfOpen { admitted, back, .. } => {
+                self.taken(admitted, back) < self.settings.half_open_calls
+            }
+            _ => false,
+        }
+    }
+
     /// What it knows at `now`.
     pub fn figures(&mut self, now: Instant, rng: &mut impl Rng) -> Figures {
         self.expire(now, rng);
-        let (calls, minimum) = match self.phase {
-            Phase::Closed | Phase::MetricsOnly => (self.window.tally(now), self.minimum()),
-            Phase::Open { cause, .. } => (cause, self.minimum()),
-            Phase::HalfOpen { back, .. } => (back, self.settings.half_open_calls),
-            Phase::ForcedOpen | Phase::Disabled => (Tally::default(), u32::MAX),
-        };
+        let (calls, minimum) = self.counted(now);
         let enough = calls.calls >= minimum;
         Figures {
             state: self.phase.state(),
@@ -165,20 +174,34 @@ impl Breaker {
         self.enter(Phase::Closed);
     }
 
+    /// Opens it as if it had opened by itself.
+    pub fn open(&mut self, now: Instant, rng: &mut impl Rng) {
+        let longest = self.longest_wait();
+        let growth = self.settings.open_multiplier.powf(f64::from(self.openings));
+        let grown = self.settings.open_wait.as_secs_f64() * growth;
+        let capped = grown.min(longest.as_secs_f64());
+        let jittered = capped * (1.0 - self.settings.open_jitter * rng.unit());
+        // Past what a duration holds there is only "for ever".
+        let own = Duration::try_from_secs_f64(jittered).unwrap_or(longest);
+        let asked = self
+            .asked_until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        self.open_for(own.max(asked), now);
+    }
+
     /// Opens it for `wait`, as if it had opened by itself.
     pub fn open_for(&mut self, wait: Duration, now: Instant) {
-        let cause = match self.phase {
-            Phase::Closed | Phase::MetricsOnly => self.window.tally(now),
-            Phase::Open { cause, .. } => cause,
-            Phase::HalfOpen { back, .. } => back,
-            Phase::ForcedOpen | Phase::Disabled => Tally::default(),
-        };
+        let (cause, minimum) = self.counted(now);
         self.openings = self.openings.saturating_add(1);
         let wait = Wait {
             since: now,
             length: wait,
         };
-        self.enter(Phase::Open { wait, cause });
+        self.enter(Phase::Open {
+            wait,
+            cause,
+            minimum,
+        });
     }
 
     /// Lets the next calls probe.
@@ -219,40 +242,40 @@ impl Breaker {
         self.settings = settings;
     }
 
-    /// Whether a change waits to be told.
-    pub fn has_changed(&self) -> bool {
-        !self.changes.is_empty()
+    /// Whether a notice waits to be told.
+    pub fn has_notice(&self) -> bool {
+        !self.notices.is_empty()
     }
 
-    /// The oldest change that was not told yet.
-    pub fn next_change(&mut self) -> Option<Change> {
-        self.changes.pop_front()
+    /// The oldest notice that was not told yet.
+    pub fn next_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
     }
 
     /// Every way from one state to another leads through here.
     fn enter(&mut self, phase: Phase) {
         let (from, to) = (self.phase.state(), phase.state());
         if from != to {
-            self.changes.push_back(Change { from, to });
+            self.notices.push_back(Notice::Changed(Change { from, to }));
         }
         self.phase = phase;
         self.epoch += 1;
         self.failures_in_row = 0;
         self.asked_until = None;
         self.refused = 0;
+        self.tripped.clear();
     }
 
     fn judge(&mut self, now: Instant, rng: &mut impl Rng) {
         match self.phase {
-            Phase::Closed => {
-                let calls = self.window.tally(now);
-                let in_row = self.failures_in_row >= self.settings.consecutive_failures;
-                if in_row || (calls.calls >= self.minimum() && self.too_bad(calls)) {
+            Phase::Closed | Phase::MetricsOnly => {
+                let trips = self.trips(now);
+                if trips && matches!(self.phase, Phase::Closed) {
                     self.open(now, rng);
                 }
             }
             Phase::HalfOpen { back, .. } => {
-                let missing = self.settings.half_open_calls.saturating_sub(back.calls);
+                let missing = self.wanted_probes().saturating_sub(back.calls);
                 if self.settings.await_all_probes && missing > 0 {
                     return;
                 }
@@ -264,6 +287,40 @@ impl Breaker {
             }
             _ => {}
         }
+    }
+
+    /// Whether a condition for opening holds; one that did not before is told.
+    fn trips(&mut self, now: Instant) -> bool {
+        let calls = self.window.tally(now);
+        let enough = calls.calls >= self.minimum();
+        let settings = &self.settings;
+        let conditions = [
+            (
+                Condition::FailureRate,
+                enough && calls.failure_rate() >= settings.failure_rate,
+            ),
+            (
+                Condition::SlowCallRate,
+                enough && calls.slow_rate() >= settings.slow_rate,
+            ),
+            (
+                Condition::ConsecutiveFailures,
+                self.failures_in_row >= settings.consecutive_failures,
+            ),
+            (
+                Condition::FailureCount,
+                calls.failures >= settings.failure_count,
+            ),
+        ];
+        let mut trips = false;
+        for (condition, _) in conditions.into_iter().filter(|(_, holds)| *holds) {
+            trips = true;
+            if !self.tripped.contains(&condition) {
+                self.tripped.push(condition);
+                self.notices.push_back(Notice::Tripped(condition));
+            }
+        }
+        trips
     }
 
     /// What the probes that came back decide, whatever becomes of those that are `missing`.
@@ -310,29 +367,45 @@ impl Breaker {
             ..back
         };
         let told = back.calls > 0 && !self.settings.await_all_probes;
-        if told && self.verdict(judged, 0) == Some(State::Closed) {
+        let well = told && self.verdict(judged, 0) == Some(State::Closed);
+        if well || self.settings.close_at_limit {
             self.close();
         } else {
             self.open(wait.since + wait.length, rng);
         }
     }
 
-    fn open(&mut self, at: Instant, rng: &mut impl Rng) {
-        let longest = self.longest_wait();
-        let growth = self.settings.open_multiplier.powf(f64::from(self.openings));
-        let grown = self.settings.open_wait.as_secs_f64() * growth;
-        let capped = grown.min(longest.as_secs_f64());
-        let jittered = capped * (1.0 - self.settings.open_jitter * rng.unit());
-        // Past what a duration holds there is only "for ever".
-        let own = Duration::try_from_secs_f64(jittered).unwrap_or(longest);
-        let asked = self
-            .asked_until
-            .map_or(Duration::ZERO, |until| until.saturating_duration_since(at));
-        self.open_for(own.max(asked), at);
-    }
-
     fn longest_wait(&self) -> Duration {
         self.settings.open_max.max(self.settings.open_wait)
+    }
+
+    /// The calls that the present state goes by, and from how many on they make a rate.
+    fn counted(&mut self, now: Instant) -> (Tally, u32) {
+        match self.phase {
+            Phase::Closed | Phase::MetricsOnly => (self.window.tally(now), self.minimum()),
+            Phase::Open { cause, minimum, .. } => (cause, minimum),
+            Phase::HalfOpen { back, .. } => (back, self.wanted_probes()),
+            Phase::ForcedOpen | Phase::Disabled => (Tally::default(), u32::MAX),
+        }
+    }
+
+    /// How many probes are heard at most before a half-open breaker decides.
+    fn wanted_probes(&self) -> u32 {
+        match self.settings.await_all_probes {
+            true => self
+                .settings
+                .minimum_calls
+                .min(self.settings.half_open_calls),
+            false => self.settings.half_open_calls,
+        }
+    }
+
+    /// How many of the probes that a half-open breaker may admit are taken.
+    fn taken(&self, admitted: u32, back: Tally) -> u32 {
+        match self.settings.replace_probes {
+            true => admitted - back.calls,
+            false => admitted,
+        }
     }
 
     fn too_bad(&self, calls: Tally) -> bool {
@@ -415,6 +488,10 @@ mod tests {
             self.figures().state
         }
 
+        fn told(&mut self) -> Vec<Notice> {
+            std::iter::from_fn(|| self.breaker.next_notice()).collect()
+        }
+
         fn left(&mut self) -> Duration {
             self.figures().retry_after.expect("open")
         }
@@ -473,6 +550,20 @@ mod tests {
         }
         bench.call(false);
         assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_breaker_that_awaits_its_probes_hears_no_more_of_them_than_the_minimum_of_calls() {
+        for (last, state) in [(false, State::Closed), (true, State::Open)] {
+            let settings = brittle().await_all_probes(true).minimum_calls(2);
+            let mut bench = Bench::new(settings);
+            bench.breaker.half_open(bench.now());
+            let _out: Vec<_> = (0..2).map(|_| bench.acquire()).collect();
+            bench.call(false);
+            assert_eq!(bench.figures().failure_rate, None);
+            bench.call(last);
+            assert_eq!(bench.state(), state);
+        }
     }
 
     #[test]
@@ -729,15 +820,83 @@ mod tests {
         bench.breaker.half_open(bench.now());
         bench.at = 60_000;
         assert!(bench.acquire().is_ok());
-        let changes: Vec<_> = std::iter::from_fn(|| bench.breaker.next_change())
-            .map(|change| (change.from, change.to))
-            .collect();
+        let changed = |from, to| Notice::Changed(Change { from, to });
         assert_eq!(
-            changes,
+            bench.told(),
             [
-                (State::Closed, State::HalfOpen),
-                (State::HalfOpen, State::Open),
-                (State::Open, State::HalfOpen),
+                changed(State::Closed, State::HalfOpen),
+                changed(State::HalfOpen, State::Open),
+                changed(State::Open, State::HalfOpen),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_probe_that_came_back_is_replaced_where_the_settings_have_it() {
+        for (replace, admitted) in [(false, false), (true, true)] {
+            let mut bench = Bench::new(brittle().half_open_calls(2).replace_probes(replace));
+            bench.breaker.half_open(bench.now());
+            let _hung = bench.acquire();
+            bench.call(false);
+            assert_eq!(bench.state(), State::HalfOpen);
+            assert_eq!(bench.acquire().is_ok(), admitted);
+        }
+    }
+
+    #[test]
+    fn a_half_open_breaker_can_close_at_its_limit_with_no_probe_back() {
+        let mut bench = Bench::new(brittle().close_at_limit(true));
+        bench.breaker.half_open(bench.now());
+        let _hung = bench.acquire();
+        bench.at = 1000;
+        assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_success_opens_nothing_where_only_bad_calls_may() {
+        let settings = Settings::default().minimum_calls(4).open_on_success(false);
+        let mut bench = Bench::new(settings);
+        for failed in [true, true, true, false] {
+            bench.call(failed);
+        }
+        assert_eq!(bench.state(), State::Closed);
+        assert_eq!(bench.figures().failure_rate, Some(0.75));
+        bench.call(true);
+        assert_eq!(bench.state(), State::Open);
+        bench.breaker.half_open(bench.now());
+        for _ in 0..3 {
+            bench.call(false);
+        }
+        assert_eq!(bench.state(), State::Closed, "a success still closes it");
+    }
+
+    #[test]
+    fn what_opens_it_is_told_before_and_in_a_dry_run_once() {
+        use Condition::{ConsecutiveFailures, FailureRate};
+        let settings = Settings::default().minimum_calls(3).consecutive_failures(2);
+        let mut dry = Bench::new(settings.clone());
+        dry.breaker.metrics_only();
+        let mut wet = Bench::new(settings.consecutive_failures(3));
+        for _ in 0..3 {
+            dry.call(true);
+            wet.call(true);
+        }
+        dry.call(true);
+        let changed = |from, to| Notice::Changed(Change { from, to });
+        assert_eq!(
+            dry.told(),
+            [
+                changed(State::Closed, State::MetricsOnly),
+                Notice::Tripped(ConsecutiveFailures),
+                Notice::Tripped(FailureRate),
+            ]
+        );
+        assert_eq!(
+            wet.told(),
+            [
+                Notice::Tripped(FailureRate),
+                Notice::Tripped(ConsecutiveFailures),
+                changed(State::Closed, State::Open),
             ]
         );
     }
@@ -797,6 +956,31 @@ mod tests {
     }
 
     #[test]
+    fn an_open_breaker_shows_the_rate_of_the_probes_that_opened_it() {
+        let mut bench = Bench::new(brittle().await_all_probes(true));
+        bench.breaker.half_open(bench.now());
+        for _ in 0..4 {
+            bench.call(true);
+        }
+        let figures = bench.figures();
+        assert_eq!(figures.state, State::Open);
+        assert_eq!(figures.failure_rate, Some(1.0));
+    }
+
+    #[test]
+    fn a_count_of_failures_opens_it_whatever_their_share() {
+        let settings = Settings::default().count_window(5).failure_count(3);
+        let mut bench = Bench::new(settings);
+        // The third failure in five calls; the first one had left the window.
+        let calls = [true, false, true, false, false, true, true];
+        for failed in calls {
+            assert_eq!(bench.state(), State::Closed);
+            bench.call(failed);
+        }
+        assert_eq!(bench.state(), State::Open);
+    }
+
+    #[test]
     fn a_window_smaller_than_the_minimum_counts_once_it_is_full() {
         let mut bench = Bench::new(Settings::default().count_window(3));
         bench.call(true);
@@ -808,7 +992,7 @@ mod tests {
 
     #[test]
     fn impossible_settings_panic() {
-        let settings: [fn() -> Settings; 11] = [
+        let settings: [fn() -> Settings; 12] = [
             || Settings::default().failure_rate(0.0),
             || Settings::default().failure_rate(50.0),
             || Settings::default().slow_calls(ms(1), f64::NAN),
@@ -816,6 +1000,7 @@ mod tests {
             || Settings::default().count_window(0),
             || Settings::default().time_window(Duration::ZERO),
             || Settings::default().consecutive_failures(0),
+            || Settings::default().failure_count(0),
             || Settings::default().open_wait(Duration::ZERO),
             || Settings::default().open_multiplier(0.5),
             || Settings::default().open_jitter(1.5),

@@ -10,6 +10,8 @@ pub(super) enum Phase {
     Open {
         wait: Wait,
         cause: Tally,
+        /// From how many calls on `cause` makes a rate.
+        minimum: u32,
     },
     HalfOpen {
         wait: Wait,

@@ -4,7 +4,8 @@ use crate::algo::window::{CountWindow, TimeWindow, Window};
 
 /// When a circuit breaker opens, for how long, and what closes it again.
 ///
-/// It opens as soon as one of its conditions holds: the failure rate, the slow-call rate, failures in a row.
+/// It opens as soon as one of its conditions holds: the failure rate, the slow-call rate, failures in a row, failures
+/// in all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub(super) failure_rate: f64,
@@ -13,6 +14,7 @@ pub struct Settings {
     pub(super) minimum_calls: u32,
     pub(super) window: Span,
     pub(super) consecutive_failures: u32,
+    pub(super) failure_count: u32,
     pub(super) open_wait: Duration,
     pub(super) open_multiplier: f64,
     pub(super) open_max: Duration,
@@ -21,6 +23,9 @@ pub struct Settings {
     pub(super) half_open_successes: Option<u32>,
     pub(super) half_open_limit: Option<Duration>,
     pub(super) await_all_probes: bool,
+    pub(super) replace_probes: bool,
+    pub(super) close_at_limit: bool,
+    pub(super) open_on_success: bool,
     pub(super) cancelled: Cancelled,
 }
 
@@ -129,6 +134,20 @@ impl Settings {
         self
     }
 
+    /// Opens as well once so many of the calls in the window failed, whatever their share and however few the calls.
+    /// Off by default: more traffic makes it stricter. For traffic of a known rate.
+    ///
+    /// # Panics
+    ///
+    /// If `failures` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn failure_count(mut self, failures: u32) -> Self {
+        assert!(failures > 0, "failure_count must be at least 1");
+        self.failure_count = failures;
+        self
+    }
+
     /// How long it stays open the first time. Default 5 s: a restart takes about that.
     ///
     /// # Panics
@@ -228,11 +247,37 @@ impl Settings {
         self
     }
 
-    /// Whether a half-open breaker hears all its probes before it decides, and opens if they are not all back in
-    /// time. Off by default: it decides as soon as the rest cannot change the verdict.
+    /// Whether a half-open breaker hears all its probes before it decides, or as many as
+    /// [`minimum_calls`](Self::minimum_calls) where that is fewer, and opens if they are not back in time. Off by
+    /// default: it decides as soon as the rest cannot change the verdict.
     #[must_use]
     pub fn await_all_probes(mut self, yes: bool) -> Self {
         self.await_all_probes = yes;
+        self
+    }
+
+    /// Whether a probe that came back makes room for another, so that [`half_open_calls`](Self::half_open_calls) bounds
+    /// how many are under way and not how many there are. Off by default: a peer that recovers gets no more than it
+    /// must. With it on, probes that hang delay the verdict and do not prevent it.
+    #[must_use]
+    pub fn replace_probes(mut self, yes: bool) -> Self {
+        self.replace_probes = yes;
+        self
+    }
+
+    /// Whether a half-open breaker that has not decided by its [limit](Self::half_open_limit) closes then, whatever
+    /// came back. Off by default: a peer that answers no probe is not well.
+    #[must_use]
+    pub fn close_at_limit(mut self, yes: bool) -> Self {
+        self.close_at_limit = yes;
+        self
+    }
+
+    /// Whether a call that went well can open it, as it may where it completes the
+    /// [minimum](Self::minimum_calls). On by default: the rates are what they are.
+    #[must_use]
+    pub fn open_on_success(mut self, yes: bool) -> Self {
+        self.open_on_success = yes;
         self
     }
 
@@ -254,6 +299,7 @@ impl Default for Settings {
             minimum_calls: 20,
             window: Span::Time(Duration::from_secs(10)),
             consecutive_failures: u32::MAX,
+            failure_count: u32::MAX,
             open_wait: Duration::from_secs(5),
             open_multiplier: 2.0,
             open_max: Duration::from_secs(60),
@@ -262,6 +308,9 @@ impl Default for Settings {
             half_open_successes: None,
             half_open_limit: None,
             await_all_probes: false,
+            replace_probes: false,
+            close_at_limit: false,
+            open_on_success: true,
             cancelled: Cancelled::Failure,
         }
     }

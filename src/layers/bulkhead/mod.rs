@@ -2,7 +2,8 @@
 //!
 //! A [`Bulkhead`] has a number of slots. A call that finds none free is refused at once, or, with
 //! [`queue`](Bulkhead::queue), waits in a line whose length and time are bounded each for itself, first come, first
-//! served. The slot comes back when the call ends, is dropped or panics. The limit can change while calls flow.
+//! served unless told [otherwise](Order). The slot comes back when the call ends, is dropped or panics. The limit can
+//! change while calls flow.
 //!
 //! Refusals are made in `call`: readiness reserves nothing, so an idle clone holds nothing back. A call that waits
 //! does not hold the inner service's readiness meanwhile: that is asked for once the slot is there.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::CircuitBreakerLayer;
-use crate::algo::breaker::{Breaker, Call, Figures, Refusal, Settings, State, Ticket};
+use crate::algo::breaker::{
+    Breaker, Call, Change, Figures, Notice, Refusal, Settings, State, Ticket,
+};
 use crate::classify::{ErrorsFail, Outcome};
 use crate::clock;
 use crate::error::{Reason, Rejected};
@@ -29,7 +31,7 @@ struct Shared {
 struct Inner {
     breaker: Breaker,
     observer: Observer,
-    /// Whether a thread is telling the observer of changes; it takes on those that come up meanwhile.
+    /// Whether a thread is telling the observer; it takes on those that come up meanwhile.
     telling: bool,
 }
 
@@ -49,8 +51,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// Tells `observer` of each change of state, one after the other in their order, and of each refusal. All clones
-    /// share it.
+    /// Tells `observer` of each change of state and of what opened it, one after the other in their order, and of each
+    /// refusal. All clones share it.
     #[must_use]
     pub fn observe(self, observer: impl Into<Observer>) -> Self {
         let observer = observer.into();
@@ -91,6 +93,11 @@ impl CircuitBreaker {
     /// state changes.
     pub fn close(&self) {
         self.steer(|breaker, _| breaker.close());
+    }
+
+    /// Opens it as if it had opened by itself: for as long as the settings have it.
+    pub fn open(&self) {
+        self.steer(|breaker, now| breaker.open(now, &mut ThreadRng));
     }
 
     /// Opens it for `wait`, after which it probes as if it had opened by itself.
@@ -194,7 +201,7 @@ impl CircuitBreaker {
         self.shared.changed.notify_waiters();
     }
 
-    /// One step of the breaker; what changed is told once the lock is released.
+    /// One step of the breaker; what came of it is told once the lock is released.
     fn with<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
         let now = clock::now();
         let mut inner = self.lock();
@@ -203,35 +210,35 @@ impl CircuitBreaker {
         let result = step(breaker, now);
         // The last probe taken, or one given back, makes a difference without a change of state.
         let differs = refused != breaker.refusal(now, &mut ThreadRng).is_some();
-        let changed = breaker.has_changed();
+        let told = breaker.has_notice();
         drop(inner);
-        if changed || differs {
+        if told || differs {
             self.shared.changed.notify_waiters();
         }
-        if changed {
+        if told {
             self.tell();
         }
         result
     }
 
-    /// Tells the observer of the changes in their order, one thread at a time.
+    /// Tells the observer of the notices in their order, one thread at a time.
     fn tell(&self) {
         loop {
             let mut inner = self.lock();
             if inner.telling {
                 return;
             }
-            let Some(change) = inner.breaker.next_change() else {
+            let Some(notice) = inner.breaker.next_notice() else {
                 return;
             };
             inner.telling = true;
             let observer = inner.observer.clone();
             drop(inner);
             let _telling = Telling(self);
-            observer.emit(&Event::StateChanged {
-                breaker: &self.shared.name,
-                from: change.from,
-                to: change.to,
+            let breaker = &*self.shared.name;
+            observer.emit(&match notice {
+                Notice::Tripped(condition) => Event::Tripped { breaker, condition },
+                Notice::Changed(Change { from, to }) => Event::StateChanged { breaker, from, to },
             });
         }
     }

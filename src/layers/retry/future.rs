@@ -7,6 +7,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{Decision, RetryLayer, Rules};
+use crate::algo::backoff::Waits;
 use crate::budget::Token;
 use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
@@ -145,8 +146,7 @@ pub(super) struct Plan<S, Req, R> {
     request: Option<Req>,
     /// The number of the last attempt, 1 for the first.
     attempt: u32,
-    /// The last wait of the backoff.
-    wait: Duration,
+    waits: Waits,
 }
 
 impl<S, Req, R> Plan<S, Req, R>
@@ -160,7 +160,7 @@ where
             inner,
             request,
             attempt: 1,
-            wait: Duration::ZERO,
+            waits: Waits::default(),
         }
     }
 
@@ -189,8 +189,8 @@ where
         if after.is_some_and(|hint| hint > policy.longest_hint) {
             return None;
         }
-        self.wait = policy.backoff.wait(self.attempt, self.wait, &mut ThreadRng);
-        let wait = self.wait.max(after.unwrap_or_default());
+        let own = policy.backoff.next(&mut self.waits, &mut ThreadRng);
+        let wait = own.max(after.unwrap_or_default());
         if Deadline::current().is_some_and(|deadline| deadline.remaining(now) <= wait) {
             return None;
         }
