@@ -19,34 +19,56 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::algo::budget::Budget;
+use crate::algo::budget::{Budget, InFlight};
 
-/// How many further attempts the traffic pays for, over the last ten seconds: the first attempts that ended in them, save
-/// those that a layer inside refused. Clones share it.
+/// How many further attempts the traffic pays for: that of the last ten seconds, or that which is under way. Clones share
+/// it.
 ///
 /// Each layer has one of its own, shared by all services made from that layer and from its clones. Several layers
 /// share one if they are given clones of it, which is right where they call the same peer.
 ///
-/// The default allows a fifth of the first attempts or 3 a second, whichever is more: a fifth is load that a peer in
-/// trouble can bear, and the floor lets a client with little traffic retry at all.
+/// The default allows a fifth of the first attempts of the last ten seconds or 3 a second, whichever is more: a fifth is
+/// load that a peer in trouble can bear, and the floor lets a client with little traffic retry at all.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
-    budget: Arc<Budget>,
-    deposits: bool,
+    form: Form,
+    counts_calls: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    Recent(Arc<Budget>),
+    InFlight(Arc<InFlight>),
 }
 
 impl RetryBudget {
     /// A budget of `share` further attempts for each first one (0.2 is a fifth), and of `floor` a second, whichever
-    /// is more.
+    /// is more, over the last ten seconds. First attempts count when they end, save those that a layer inside refused.
     ///
     /// # Panics
     ///
     /// If `share` is negative or not finite.
     #[track_caller]
     pub fn new(share: f64, floor: u32) -> Self {
+        Self::of(Form::Recent(Arc::new(Budget::new(share, floor))))
+    }
+
+    /// A budget that remembers nothing: further attempts under way are at most a `share` of all calls under way (0.2 is
+    /// a fifth), or `floor`, whichever is more. So it bounds what a peer has to bear at once, where calls last long; a
+    /// peer that fails fast sees as many retries as there is room for one after the other.
+    ///
+    /// # Panics
+    ///
+    /// If `share` is negative or not finite.
+    #[track_caller]
+    pub fn in_flight(share: f64, floor: u32) -> Self {
+        Self::of(Form::InFlight(Arc::new(InFlight::new(share, floor))))
+    }
+
+    fn of(form: Form) -> Self {
         Self {
-            budget: Arc::new(Budget::new(share, floor)),
-            deposits: true,
+            form,
+            counts_calls: true,
         }
     }
 
@@ -55,22 +77,37 @@ impl RetryBudget {
     #[must_use]
     pub fn without_deposits(&self) -> Self {
         Self {
-            budget: Arc::clone(&self.budget),
-            deposits: false,
+            counts_calls: false,
+            ..self.clone()
         }
     }
 
-    /// Counts a first attempt.
+    /// Counts a call as under way for as long as this is kept.
+    pub(crate) fn begin(&self) -> Underway {
+        Underway(match &self.form {
+            Form::InFlight(budget) if self.counts_calls => {
+                budget.begin();
+                Some(Arc::clone(budget))
+            }
+            _ => None,
+        })
+    }
+
+    /// Counts a first attempt that the peer saw.
     pub(crate) fn deposit(&self, now: Instant) {
-        if self.deposits {
-            self.budget.deposit(now);
+        if let (Form::Recent(budget), true) = (&self.form, self.counts_calls) {
+            budget.deposit(now);
         }
     }
 
     /// Takes the right to a further attempt, if there is one left.
     pub(crate) fn withdraw(&self, now: Instant) -> Option<Token> {
-        self.budget.withdraw(now).then(|| Token {
-            budget: Arc::clone(&self.budget),
+        let allowed = match &self.form {
+            Form::Recent(budget) => budget.withdraw(now),
+            Form::InFlight(budget) => budget.withdraw(),
+        };
+        allowed.then(|| Token {
+            form: self.form.clone(),
             taken: now,
             spent: false,
         })
@@ -83,18 +120,32 @@ impl Default for RetryBudget {
     }
 }
 
-/// The right to one more attempt. Unless it is spent it goes back into the budget.
+/// A call under way, where that is what the budget counts.
+#[derive(Debug)]
+pub(crate) struct Underway(Option<Arc<InFlight>>);
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if let Some(budget) = &self.0 {
+            budget.end();
+        }
+    }
+}
+
+/// The right to one more attempt, to be kept until that has ended. Unless it is spent it goes back into the budget.
 #[derive(Debug)]
 pub(crate) struct Token {
-    budget: Arc<Budget>,
+    form: Form,
     taken: Instant,
     pub(crate) spent: bool,
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        if !self.spent {
-            self.budget.refund(self.taken);
+        match &self.form {
+            Form::Recent(budget) if !self.spent => budget.refund(self.taken),
+            Form::Recent(_) => {}
+            Form::InFlight(budget) => budget.release(),
         }
     }
 }

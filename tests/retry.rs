@@ -581,6 +581,52 @@ async fn calls_that_a_layer_inside_refused_pay_for_no_retries() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_budget_of_the_calls_under_way_lets_as_many_retry_at_once_as_it_has_places() {
+    let budget = RetryBudget::in_flight(0.2, 2);
+    let failing = peer(|call, ()| failure(call));
+    let calls = Arc::clone(&failing.calls);
+    let layer = RetryLayer::new(2).backoff(exactly(100)).budget(budget);
+    let service = layer.layer(failing);
+    let mut together = Vec::new();
+    for _ in 0..20 {
+        together.push(tokio::spawn(service.clone().oneshot(())));
+    }
+    for call in together {
+        call.await.unwrap().unwrap_err();
+    }
+    // Those that did not get a place ended and so made the share smaller for the next.
+    let retried = calls.load(Relaxed) - 20;
+    assert!((2..=5).contains(&retried), "{retried}");
+
+    // Nothing is remembered, and nothing is lost: all alone, each has its place.
+    for _ in 0..10 {
+        let before = calls.load(Relaxed);
+        service.clone().oneshot(()).await.unwrap_err();
+        assert_eq!(calls.load(Relaxed) - before, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_retry_leaves_its_place_to_the_next_and_a_dropped_call_all_of_its_own() {
+    let budget = RetryBudget::in_flight(0.0, 1);
+    let failing = peer(|call, ()| failure(call));
+    let calls = Arc::clone(&failing.calls);
+    let layer = RetryLayer::new(4).backoff(exactly(100)).budget(budget);
+    let service = layer.layer(failing);
+    service.clone().oneshot(()).await.unwrap_err();
+    assert_eq!(calls.load(Relaxed), 4, "one place serves them all");
+
+    let waits = tokio::spawn(service.clone().oneshot(()));
+    clock::sleep(Duration::from_millis(50)).await;
+    service.clone().oneshot(()).await.unwrap_err();
+    assert_eq!(calls.load(Relaxed), 6, "the other call has the place");
+    waits.abort();
+    let _ = waits.await;
+    service.oneshot(()).await.unwrap_err();
+    assert_eq!(calls.load(Relaxed), 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_cannot_be_tried_again_pay_for_those_that_can() {
     #[derive(Clone)]
     struct Gets;

@@ -14,6 +14,8 @@ use vector::{File, Head};
 
 mod breaker;
 mod bulkhead;
+mod limit;
+mod ratelimit;
 mod report;
 mod retry;
 mod timeline;
@@ -41,28 +43,63 @@ fn the_vectors_of_the_folder_that_is_named_hold() {
 #[test]
 fn an_expectation_that_is_turned_round_is_noticed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
-    let mut turned = 0;
-    for name in ["breaker.json", "bulkhead.json"] {
+    let mut count = 0;
+    for name in [
+        "breaker.json",
+        "bulkhead.json",
+        "limit.json",
+        "ratelimit.json",
+    ] {
         let file = file(&folder.join(name));
         for vector in file.vectors {
             let (head, body) = Head::split(vector);
             for step in 0..body["steps"].as_array().unwrap().len() {
-                let mut body = body.clone();
-                let expect = &mut body["steps"][step]["expect"];
-                *expect = match expect.as_str() {
-                    Some("permitted") => "rejected".into(),
-                    Some("rejected") => "permitted".into(),
-                    _ => continue,
-                };
-                turned += 1;
-                let profile = &head.profile;
-                let verdict = in_virtual_time(run(&file.format, profile, profile, body));
-                assert!(verdict.is_err(), "{}, step {step}", head.id);
+                for field in TURNED {
+                    let mut body = body.clone();
+                    if !turn(&mut body["steps"][step], field) {
+                        continue;
+                    }
+                    count += 1;
+                    let profile = &head.profile;
+                    let verdict = in_virtual_time(run(&file.format, profile, profile, body));
+                    assert!(verdict.is_err(), "{}, {field} of step {step}", head.id);
+                }
             }
         }
     }
-    assert!(turned > 250, "{turned}");
+    assert!(count > 500, "{count}");
 }
+
+/// Expects something else; false if nothing was expected there.
+fn turn(step: &mut Value, field: &str) -> bool {
+    // There it is what is set.
+    if step["op"] == "set_limit" {
+        return false;
+    }
+    let Some(expected) = step.get_mut(field) else {
+        return false;
+    };
+    *expected = match (expected.as_str(), expected.as_f64()) {
+        (Some("permitted"), _) => "rejected".into(),
+        (Some("rejected"), _) => "permitted".into(),
+        (_, Some(number)) if expected.is_f64() => (number + 2.0).into(),
+        (_, Some(number)) => (number as i64 + 2).into(),
+        _ => return false,
+    };
+    true
+}
+
+const TURNED: [&str; 9] = [
+    "expect",
+    "available",
+    "limit",
+    "result",
+    "y",
+    "rate",
+    "tracked_rtt",
+    "wait_ms",
+    "retry_after_ms",
+];
 
 fn replay(folder: &Path) -> Report {
     let mut paths: Vec<_> = fs::read_dir(folder)
@@ -110,8 +147,8 @@ async fn run(format: &str, own: &str, profile: &str, body: Value) -> Result<(), 
         "breaker/1" => breaker::replay(own, profile, body).await,
         "bulkhead/1" => bulkhead::replay(body).await,
         "retry/1" => retry::replay(body).await,
-        "limit/1" => Err(Miss::Absent("no adaptive limit yet")),
-        "ratelimit/1" => Err(Miss::Absent("no rate limit yet")),
+        "limit/1" => limit::replay(body),
+        "ratelimit/1" => ratelimit::replay(body).await,
         other => Err(Miss::Unsupported(format!("the format `{other}`"))),
     }
 }

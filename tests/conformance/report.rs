@@ -11,8 +11,6 @@ pub(crate) enum Miss {
     Failed(String),
     /// The library has no such thing, or the formats know something that this replay does not.
     Unsupported(String),
-    /// A whole format for which the library has no layer.
-    Absent(&'static str),
 }
 
 impl Miss {
@@ -21,7 +19,6 @@ impl Miss {
         match self {
             Self::Failed(what) => Self::Failed(format!("{place}: {what}")),
             Self::Unsupported(what) => Self::Unsupported(format!("{place}: {what}")),
-            absent => absent,
         }
     }
 }
@@ -48,7 +45,6 @@ struct Results {
     passed: usize,
     failed: Vec<String>,
     unsupported: Vec<String>,
-    absent: BTreeMap<&'static str, usize>,
     /// How many of those that passed or are not supported are of the level that every library of the profile has.
     core: usize,
     core_unsupported: usize,
@@ -88,10 +84,6 @@ impl Report {
                 results.core_unsupported += usize::from(core);
                 results.unsupported.push(format!("{}: {why}", head.id));
             }
-            Err(Miss::Absent(why)) => {
-                results.core -= usize::from(core);
-                *results.absent.entry(why).or_default() += 1;
-            }
         }
     }
 
@@ -100,16 +92,11 @@ impl Report {
         let mut text = String::new();
         for ((file, profile), results) in &self.0 {
             let (failed, unsupported) = (results.failed.len(), results.unsupported.len());
-            let absent: usize = results.absent.values().sum();
             let _ = writeln!(
                 text,
-                "{file} {profile}: {} passed, {failed} failed, {} unsupported",
-                results.passed,
-                unsupported + absent
+                "{file} {profile}: {} passed, {failed} failed, {unsupported} unsupported",
+                results.passed
             );
-            for (why, count) in &results.absent {
-                let _ = writeln!(text, "    unsupported: all {count}: {why}");
-            }
             for why in &results.unsupported {
                 let _ = writeln!(text, "    unsupported: {why}");
             }
@@ -131,10 +118,6 @@ impl Report {
                 core += results.core;
                 missing += results.core_unsupported;
             }
-        }
-        // Without the vectors of a whole format the share says nothing.
-        if self.0.values().any(|results| !results.absent.is_empty()) {
-            return;
         }
         assert!(
             missing * 100 <= core * MOST_UNSUPPORTED_PERCENT,

@@ -22,6 +22,11 @@ impl Timeline {
         self.start + Duration::from_millis(millis)
     }
 
+    /// Lets the clock go on, and wakes on the way whoever waits for a moment before.
+    pub(crate) async fn sleep_until(&self, millis: u64) {
+        clock::until(self.at(millis)).await;
+    }
+
     /// Lets the clock go on to `at`, if it is not there yet.
     pub(crate) async fn reach(&self, at: Instant) {
         let left = at.saturating_duration_since(clock::now());

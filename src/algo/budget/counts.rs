@@ -25,10 +25,7 @@ impl Budget {
     /// If `share` is negative or not finite.
     #[track_caller]
     pub fn new(share: f64, floor: u32) -> Self {
-        assert!(
-            share.is_finite() && share >= 0.0,
-            "the share of a retry budget must not be {share}"
-        );
+        super::assert_share(share);
         Self {
             share,
             floor: f64::from(floor) * SECONDS as f64,

@@ -1,7 +1,8 @@
-//! The retry budget: how many retries the traffic of the last ten seconds pays for.
+//! The retry budget: how many retries the traffic pays for.
 //!
 //! Without one, a peer that fails half of its calls gets almost twice as many of them, just when it can least bear
-//! it. The form is that of Finagle's `RetryBudget`.
+//! it. A [`Budget`] looks back on the calls of the last ten seconds, as Finagle's `RetryBudget` does; [`InFlight`] on those
+//! under way, as failsafe-go's `budget` does.
 //!
 //! ```
 //! use std::time::Instant;
@@ -20,15 +21,25 @@
 //! ```
 
 mod counts;
+mod in_flight;
 // The same counts, on loom's primitives.
 #[cfg(test)]
 #[allow(clippy::duplicate_mod)]
 mod model;
 
 pub use counts::Budget;
+pub use in_flight::InFlight;
 
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
+#[track_caller]
+fn assert_share(share: f64) {
+    assert!(
+        share.is_finite() && share >= 0.0,
+        "the share of a retry budget must not be {share}"
+    );
 }
 
 #[cfg(test)]
@@ -37,8 +48,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::Budget;
     use super::counts::SECONDS;
+    use super::{Budget, InFlight};
 
     pub(super) fn start() -> Instant {
         crate::clock::now()
@@ -135,6 +146,36 @@ mod tests {
         assert!(budget.withdraw(later));
         budget.refund(now);
         assert_eq!((0..100).filter(|_| budget.withdraw(later)).count(), 8);
+    }
+
+    #[test]
+    fn retries_under_way_are_a_share_of_all_calls_under_way() {
+        // Share, floor, calls, and the retries that pass at once: one more than the share, which is looked at before.
+        for (share, floor, calls, expected) in [
+            (0.5, 0, 4, 5),
+            (0.2, 0, 8, 3),
+            (0.2, 0, 0, 1),
+            (0.0, 3, 10, 3),
+            (0.5, 2, 0, 2),
+            (0.3, 0, 7, 4),
+        ] {
+            let budget = InFlight::new(share, floor);
+            (0..calls).for_each(|_| budget.begin());
+            let retries = (0..100).filter(|_| budget.withdraw()).count() as u32;
+            assert_eq!(retries, expected, "{share}, {floor}, {calls}");
+            assert_eq!(
+                (budget.retries(), budget.calls()),
+                (retries, calls + retries)
+            );
+            budget.release();
+            assert!(budget.withdraw(), "an ended retry makes room");
+            (0..calls).for_each(|_| budget.end());
+            assert_eq!(budget.calls(), retries);
+            assert!(
+                !budget.withdraw(),
+                "the calls that paid for them have ended"
+            );
+        }
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use loom::thread;
 
 use self::counts::Budget;
+use self::in_flight::InFlight;
 use crate::model::check;
 
 mod sync {
@@ -17,6 +18,11 @@ mod sync {
 #[path = "counts.rs"]
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 mod counts;
+#[path = "in_flight.rs"]
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+mod in_flight;
+
+use super::assert_share;
 
 #[test]
 fn two_threads_do_not_share_the_last_token() {
@@ -60,6 +66,30 @@ fn a_refund_beside_a_withdrawal_is_worth_one_token() {
         let early = budget.withdraw(now);
         other.join().unwrap();
         assert!(early != budget.withdraw(now));
+    });
+}
+
+#[test]
+fn two_threads_do_not_share_the_last_place_and_none_is_lost() {
+    check(|| {
+        let budget = Arc::new(InFlight::new(0.0, 1));
+        let retry = |budget: Arc<InFlight>| {
+            let passes = budget.withdraw();
+            if passes {
+                assert_eq!(budget.retries(), 1);
+                budget.release();
+            }
+            passes
+        };
+        let other = {
+            let budget = Arc::clone(&budget);
+            thread::spawn(move || retry(budget))
+        };
+        budget.begin();
+        let mine = retry(Arc::clone(&budget));
+        assert!(other.join().unwrap() || mine);
+        budget.end();
+        assert_eq!((budget.retries(), budget.calls()), (0, 0));
     });
 }
 

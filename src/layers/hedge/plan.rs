@@ -6,7 +6,7 @@ use std::time::Instant;
 use tower::Service;
 
 use super::{CopyRequest, HedgeLayer};
-use crate::budget::Token;
+use crate::budget::{RetryBudget, Token, Underway};
 use crate::classify::{Classify, Outcome};
 use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
@@ -23,6 +23,7 @@ pub(super) struct Plan<S, Req, C, K> {
     due: Instant,
     /// Whether the call has paid into the budget.
     counted: bool,
+    _underway: Option<Underway>,
 }
 
 /// What the result of an attempt means for the call.
@@ -53,12 +54,14 @@ where
         request: Option<Req>,
         started: Instant,
     ) -> Self {
+        let underway = policy.budget.as_ref().map(RetryBudget::begin);
         Self {
             due: clock::after(started, policy.delay.current()),
             policy,
             next: request.map(|request| (inner, request)),
             attempt: 1,
             counted: false,
+            _underway: underway,
         }
     }
 

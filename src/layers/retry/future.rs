@@ -8,7 +8,7 @@ use tower::Service;
 
 use super::{Decision, RetryLayer, Rules};
 use crate::algo::backoff::Waits;
-use crate::budget::Token;
+use crate::budget::{RetryBudget, Token, Underway};
 use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
 use crate::observe::Event;
@@ -107,6 +107,8 @@ where
                         }
                         return Poll::Ready(kept);
                     }
+                    // Over is over: its place is free for the next.
+                    *this.token = None;
                     let Some((wait, token)) = plan.another(&result) else {
                         return Poll::Ready(result);
                     };
@@ -147,6 +149,7 @@ pub(super) struct Plan<S, Req, R> {
     /// The number of the last attempt, 1 for the first.
     attempt: u32,
     waits: Waits,
+    _underway: Option<Underway>,
 }
 
 impl<S, Req, R> Plan<S, Req, R>
@@ -156,6 +159,7 @@ where
 {
     pub(super) fn new(policy: Arc<RetryLayer<R>>, inner: S, request: Option<Req>) -> Self {
         Self {
+            _underway: policy.budget.as_ref().map(RetryBudget::begin),
             policy,
             inner,
             request,

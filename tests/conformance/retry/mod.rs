@@ -11,6 +11,7 @@ use config::Config;
 use flow::{Ended, Flow};
 use waits::Wait;
 
+mod budget;
 mod config;
 mod flow;
 mod waits;
@@ -28,10 +29,8 @@ enum Case {
         expect: Flow,
     },
     Budget {
-        #[serde(rename = "config")]
-        _config: Value,
-        #[serde(rename = "steps")]
-        _steps: Value,
+        config: budget::Config,
+        steps: Vec<budget::Step>,
     },
     Http {
         #[serde(rename = "config")]
@@ -57,9 +56,7 @@ pub(crate) async fn replay(body: Value) -> Result<(), Miss> {
             outcomes,
             expect,
         } => flow::replay(&config, outcomes, &expect).await,
-        Case::Budget { .. } => Err(Miss::Unsupported(
-            "a budget of the calls under way: ours is one of the calls of the last seconds".into(),
-        )),
+        Case::Budget { config, steps } => budget::replay(&config, &steps),
         Case::Http { .. } => Err(Miss::Unsupported(
             "which answers are tried again: the shape of these cases is not described".into(),
         )),
