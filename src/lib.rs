@@ -89,6 +89,9 @@
 //! | [`error`](mod@error), [`classify`], [`deadline`], [`observe`] | what all of them share |
 //! | [`clock`], [`rng`] | the only readers of time and chance |
 //! | [`algo`] | the decisions: windows, state machines, picks. Pure functions of their arguments |
+//!
+//! The guides are in [`docs`]: [the client](docs::client), [in which order](docs::order) layers stack,
+//! [discovery](docs::discovery), [what is told](docs::observe), every [default](docs::defaults) with its reason.
 
 pub mod algo;
 pub mod balance;
@@ -97,9 +100,8 @@ pub mod client;
 pub mod clock;
 pub mod deadline;
 pub mod discovery;
+pub mod docs;
 pub mod error;
-#[cfg(doctest)]
-mod guide;
 pub mod layers;
 #[cfg(test)]
 mod model;

@@ -1,4 +1,4 @@
-//! A limit on how long a call may take.
+//! A limit on how long a call may take. See the [guide](crate::docs::layers::timeout).
 //!
 //! The limit is the shorter of the layer's own and of the request's [`Deadline`], and it becomes the deadline of
 //! everything inside. Past it the inner future is dropped and the call ends with [`Rejected`]: `TimedOut` where the

@@ -1,4 +1,4 @@
-//! The thick client around a [`reqwest::Client`].
+//! The thick client around a [`reqwest::Client`]. See the [guide](crate::docs::client).
 //!
 //! Call a service by the name that it has in the registry:
 //!
