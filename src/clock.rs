@@ -15,7 +15,7 @@ pub fn until(at: Instant) -> Sleep {
     sleep_until(at.into())
 }
 
-/// `at + wait`, or about 30 years from `at` where that is beyond what the clock can hold.
+/// `at + wait`. A wait of more than about 30 years counts as that, so that the clock can hold its end.
 pub fn after(at: Instant, wait: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
     at.checked_add(wait.min(FAR)).unwrap_or(at)

@@ -701,10 +701,13 @@ async fn an_open_breaker_refuses_without_a_ready_service_inside() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_waits_for_the_service_inside_is_woken_when_the_breaker_opens() {
-    let breaker = CircuitBreaker::new("orders", brittle());
+    let breaker = CircuitBreaker::new("orders", brittle().cancelled(Cancelled::Ignored));
     let (mut service, mut handle) = tower_test::mock::spawn_layer::<(), (), _>(breaker.layer());
     handle.allow(0);
     assert_pending!(service.poll_ready());
+    breaker.try_acquire().unwrap().release();
+    drop(breaker.try_acquire().unwrap());
+    assert!(!service.is_woken(), "nothing is polled in vain");
     breaker.try_acquire().unwrap().record(Outcome::Failure);
     assert!(!service.is_woken());
     breaker.try_acquire().unwrap().record(Outcome::Failure);

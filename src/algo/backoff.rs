@@ -66,6 +66,7 @@ impl Backoff {
     /// # Panics
     ///
     /// If `multiplier` is below 1 or not finite.
+    #[track_caller]
     pub fn exponential(base: Duration, multiplier: f64) -> Self {
         assert!(
             multiplier.is_finite() && multiplier >= 1.0,

@@ -106,7 +106,7 @@ impl<S> Picker<S> {
         &self.endpoints[..self.candidates]
     }
 
-    /// The held instance of the least load that is `eligible`, for where none of the live ones is. Asks all: that is rare.
+    /// The held instance of the least load that is `eligible`, for where no live one is. Asks all, which is rare.
     pub(super) fn pick_held(
         &self,
         load: impl Fn(usize) -> f64,

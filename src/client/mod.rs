@@ -90,8 +90,8 @@ impl<T: Transport> Client<T> {
     /// Lets a request out as it is if its host is an IP address, or a name that the registries answer they do not know.
     /// Such a call has the default policy's timeout and no other protection.
     ///
-    /// Without this, it is refused, as is a service whose last instance has gone. A name that one of the registries could never be asked for is refused either way,
-    /// since it may be a service.
+    /// Without this, it is refused. A name that one of the registries could never be asked for is refused either way,
+    /// since it may be a service, and so is a service whose last instance has gone.
     #[must_use]
     pub fn pass_through(self) -> Self {
         self.set(|settings| settings.pass_through = true)
@@ -142,6 +142,7 @@ impl<T: Transport> Client<T> {
     /// # Panics
     ///
     /// Outside a tokio runtime, if the service was not called before: a task watches the registry.
+    #[track_caller]
     pub fn service(&self, service: &str) -> ServiceHandle {
         let protected = self.protected(service);
         ServiceHandle {
@@ -152,12 +153,12 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// What requests are sent with.
+    /// The transport, for a client of its own kind around this one.
     pub fn transport(&self) -> &T {
         &self.settings.transport
     }
 
-    /// Changes the settings of the transport.
+    /// Changes the transport.
     #[must_use]
     pub fn map_transport(self, change: impl FnOnce(&mut T)) -> Self {
         self.set(|settings| change(&mut settings.transport))

@@ -63,6 +63,7 @@ impl Policy {
     ///
     /// If `limit` is 0.
     #[must_use]
+    #[track_caller]
     pub fn outstanding(mut self, limit: usize) -> Self {
         assert!(
             limit > 0,
@@ -85,8 +86,9 @@ impl Policy {
     ///
     /// If `attempts` is 0.
     #[must_use]
+    #[track_caller]
     pub fn attempts(mut self, attempts: u32) -> Self {
-        assert!(attempts > 0, "0 attempts would never call");
+        assert!(attempts > 0, "attempts(0) would never call");
         self.attempts = attempts;
         self
     }

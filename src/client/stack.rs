@@ -49,6 +49,7 @@ impl<T: Transport> Protected<T> {
             None => bulkhead,
         };
         let new_instance = NewInstance {
+            service: name.into(),
             transport: transport.clone(),
             timeout: TimeoutLayer::new(policy.attempt_timeout),
         };
@@ -57,7 +58,11 @@ impl<T: Transport> Protected<T> {
             .ejection(policy.ejection.clone())
             .observe(observer.clone());
         let stack = ServiceBuilder::new()
-            .layer(TimeoutLayer::new(policy.timeout).observe(observer.clone()))
+            .layer(
+                TimeoutLayer::new(policy.timeout)
+                    .name(name)
+                    .observe(observer.clone()),
+            )
             .layer(bulkhead.layer())
             .layer(
                 RetryLayer::new(policy.attempts)
@@ -191,6 +196,7 @@ pub(super) struct Attempt<R> {
 /// Makes the service of an instance: the transport under the attempt's timeout.
 #[derive(Clone)]
 pub(super) struct NewInstance<T> {
+    service: Box<str>,
     transport: T,
     timeout: TimeoutLayer,
 }
@@ -199,7 +205,9 @@ impl<T: Transport> NewEndpoint for NewInstance<T> {
     type Service = Timeout<Endpoint<T>>;
 
     fn new_endpoint(&self, instance: &Arc<Instance>) -> Self::Service {
-        self.timeout.layer(Endpoint {
+        let timeout = self.timeout.clone();
+        let timeout = timeout.name(format!("{} at {}", self.service, instance.id));
+        timeout.layer(Endpoint {
             transport: self.transport.clone(),
             endpoint: self.transport.endpoint(instance),
         })

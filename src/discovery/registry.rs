@@ -20,7 +20,9 @@ pub trait Registry: Send + Sync + 'static {
     /// What it is and where, for people: `consul at http://127.0.0.1:8500`. Holds no secret.
     fn name(&self) -> &str;
 
-    /// Watches `service`, whose name is that of a host so that its case does not matter, and sends what it hears to `updates`, beginning with all instances there are.
+    /// Watches `service` and sends what it hears to `updates`, beginning with all instances there are.
+    ///
+    /// The name may come from the host of a URL, which is in lower case: its case must not matter.
     ///
     /// Runs until it fails; whoever asked begins a new watch after a wait. An empty list is an answer, not an error.
     fn watch(&self, service: &str, updates: Updates) -> BoxFuture<'static, RegistryError>;

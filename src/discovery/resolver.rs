@@ -75,6 +75,7 @@ impl Resolver {
     /// # Panics
     ///
     /// Outside a tokio runtime: a task watches the registry.
+    #[track_caller]
     pub fn watch(&self, service: impl Into<Arc<str>>) -> Watch {
         let service = service.into();
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);

@@ -139,7 +139,7 @@ impl Service {
         }
         self.shared.state.send_replace(State {
             version: snapshot.as_ref().unwrap_or(&previous).version,
-            is_decided: serving.is_some() || self.chain.iter().all(Source::says_none),
+            is_decided: serving.is_some() || self.chain.iter().all(Source::is_settled),
             is_unknown: !self.is_known && self.chain.iter().all(Source::denies),
             confirmed_at: used.and_then(Source::confirmed_at),
             using: used.map_or(Using::Answering, |used| used.using(&self.settings, now)),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use super::feed::Feed;
 use super::guard::Guard;
 use super::instance::Instance;
-use super::registry::{Registry, RegistryError};
+use super::registry::{ErrorKind, Registry, RegistryError};
 use super::resolver::Settings;
 use super::unresolved::Said;
 use super::watch::Using;
@@ -102,6 +102,15 @@ impl Source {
     /// Whether it answers that there is no instance.
     pub(super) fn says_none(&self) -> bool {
         self.answer.is_some() && self.failure.is_none() && self.guard.is_empty()
+    }
+
+    /// Whether waiting does not help: it has no instance, or has to be put right by people.
+    pub(super) fn is_settled(&self) -> bool {
+        let needs_people = |failure: &Failure| {
+            use ErrorKind::{Denied, Malformed, Unsupported};
+            matches!(failure.error.kind(), Denied | Malformed | Unsupported)
+        };
+        self.says_none() || self.failure.as_ref().is_some_and(needs_people)
     }
 
     /// When its instances become too old to use, if it goes on failing.

@@ -73,7 +73,7 @@ impl Watch {
         self.handle.shared.snapshot.load_full()
     }
 
-    /// The version of the latest snapshot, which readers on other threads need not know of.
+    /// The version of the latest snapshot, without a clone: its count is a line that all threads would share.
     pub(crate) fn version(&self) -> u64 {
         self.handle.shared.snapshot.load().version
     }

@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use self::format::{Entry, Format, Services};
 use crate::clock;
@@ -56,6 +56,8 @@ mod format;
 pub struct File {
     name: Arc<str>,
     path: Arc<Path>,
+    /// Whose turn it is to change the file, so that a lock which another process keeps holds up one thread, not all.
+    turn: Arc<Mutex<()>>,
 }
 
 impl File {
@@ -65,6 +67,7 @@ impl File {
         Self {
             name: format!("file {}", path.display()).into(),
             path: path.into(),
+            turn: Arc::default(),
         }
     }
 
@@ -97,19 +100,36 @@ impl File {
 
     /// Reads the file, lets `change` change it, and writes it if it says that it did. No other process that does the
     /// same comes in between. A file that is missing is `missing`.
-    fn change(
+    fn change<T: Send + 'static>(
         &self,
         missing: Missing,
-        change: impl FnOnce(&mut Services) -> bool,
-    ) -> Result<(), RegistryError> {
+        change: impl FnOnce(&mut Services) -> (T, bool) + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, RegistryError>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let turn = Arc::clone(&this.turn).lock_owned().await;
+            let changed = this.blocking(move |this| {
+                let _turn = turn;
+                this.rewrite(missing, change)
+            });
+            changed.await
+        })
+    }
+
+    fn rewrite<T>(
+        &self,
+        missing: Missing,
+        change: impl FnOnce(&mut Services) -> (T, bool),
+    ) -> Result<T, RegistryError> {
         let failed = |error| self.failed("cannot be written", ErrorKind::Failed, error);
         let _lock = self.lock().map_err(failed)?;
         let mut services = match missing {
             Missing::Empty if !self.path.exists() => Services::new(),
             _ => self.read()?,
         };
-        if !change(&mut services) {
-            return Ok(());
+        let (told, is_changed) = change(&mut services);
+        if !is_changed {
+            return Ok(told);
         }
         let text = Format::of(&self.path)
             .and_then(|format| format.print(&services))
@@ -117,7 +137,8 @@ impl File {
         let fresh = self.beside("new");
         fs::write(&fresh, text)
             .and_then(|()| fs::rename(&fresh, &self.path))
-            .map_err(failed)
+            .map_err(failed)?;
+        Ok(told)
     }
 
     /// Waits for the lock, which goes with the handle or with the process. It is a file beside, because the file itself
@@ -245,19 +266,17 @@ impl Registry for File {
     ) -> BoxFuture<'static, Result<(), RegistryError>> {
         let service = service.to_owned();
         let instance = instance.clone();
-        self.blocking(move |this| {
-            this.change(Missing::Empty, |services| {
-                let entries = match named(services, &service) {
-                    Some(entries) => entries,
-                    None => services.entry(service).or_default(),
-                };
-                entries.retain(|entry| entry.instance.id != instance.id);
-                entries.push(Entry {
-                    instance,
-                    registered: true,
-                });
-                true
-            })
+        self.change(Missing::Empty, move |services| {
+            let entries = match named(services, &service) {
+                Some(entries) => entries,
+                None => services.entry(service).or_default(),
+            };
+            entries.retain(|entry| entry.instance.id != instance.id);
+            entries.push(Entry {
+                instance,
+                registered: true,
+            });
+            ((), true)
         })
     }
 
@@ -269,17 +288,13 @@ impl Registry for File {
     ) -> BoxFuture<'static, Result<Renewal, RegistryError>> {
         let service = service.to_owned();
         let id = instance.id.clone();
-        self.blocking(move |this| {
-            let mut renewal = Renewal::Unknown;
-            this.change(Missing::Error, |services| {
-                let mut entries = named(services, &service).into_iter().flatten();
-                let Some(entry) = entries.find(|entry| entry.instance.id == id) else {
-                    return false;
-                };
-                renewal = Renewal::Renewed;
-                std::mem::replace(&mut entry.instance.status, status) != status
-            })?;
-            Ok(renewal)
+        self.change(Missing::Error, move |services| {
+            let mut entries = named(services, &service).into_iter().flatten();
+            let Some(entry) = entries.find(|entry| entry.instance.id == id) else {
+                return (Renewal::Unknown, false);
+            };
+            let is_changed = std::mem::replace(&mut entry.instance.status, status) != status;
+            (Renewal::Renewed, is_changed)
         })
     }
 
@@ -290,15 +305,13 @@ impl Registry for File {
     ) -> BoxFuture<'static, Result<(), RegistryError>> {
         let service = service.to_owned();
         let id = instance.id.clone();
-        self.blocking(move |this| {
-            this.change(Missing::Empty, |services| {
-                let Some(entries) = named(services, &service) else {
-                    return false;
-                };
-                let before = entries.len();
-                entries.retain(|entry| entry.instance.id != id);
-                entries.len() < before
-            })
+        self.change(Missing::Empty, move |services| {
+            let Some(entries) = named(services, &service) else {
+                return ((), false);
+            };
+            let before = entries.len();
+            entries.retain(|entry| entry.instance.id != id);
+            ((), entries.len() < before)
         })
     }
 }

@@ -21,6 +21,7 @@ impl RetryBudget {
     /// # Panics
     ///
     /// If `share` is negative or not finite.
+    #[track_caller]
     pub fn new(share: f64, floor: u32) -> Self {
         Self(Arc::new(Budget::new(share, floor)))
     }

@@ -25,8 +25,12 @@ impl RetryLayer {
     /// # Panics
     ///
     /// If `attempts` is 0.
+    #[track_caller]
     pub fn new(attempts: u32) -> Self {
-        assert!(attempts > 0, "a call needs at least one attempt");
+        assert!(
+            attempts > 0,
+            "attempts: 0 is too few, a call needs at least one"
+        );
         Self {
             attempts,
             rules: RetryErrors,

@@ -73,6 +73,7 @@ impl Eureka {
     ///
     /// If `every` is below 100 ms.
     #[must_use]
+    #[track_caller]
     pub fn poll(mut self, every: Duration) -> Self {
         assert!(
             every >= SOONEST,

@@ -185,6 +185,7 @@ impl Client {
     /// # Panics
     ///
     /// Outside a tokio runtime, if the service was not called before: a task watches the registry.
+    #[track_caller]
     pub fn service(&self, service: &str) -> ServiceHandle {
         self.inner.service(&service.to_ascii_lowercase())
     }
