@@ -69,12 +69,12 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
-//! | `reqwest` | [`transport::reqwest`]: the client around a `reqwest::Client` |
-//! | `consul` | [`registries::consul`] |
-//! | `eureka` | [`registries::eureka`] |
-//! | `file` | [`registries::file`]: a TOML or JSON file that is watched |
-//! | `metrics` | [`observe::MetricsObserver`]: events as figures |
-//! | `tracing` | [`observe::TracingObserver`]: events as `tracing` events |
+//! | `reqwest` | `transport::reqwest`: [the client](docs::client) around a `reqwest::Client` |
+//! | `consul` | `registries::consul`: [Consul](docs::registries::consul) |
+//! | `eureka` | `registries::eureka`: [Eureka](docs::registries::eureka) |
+//! | `file` | `registries::file`: [a TOML or JSON file](docs::registries::file) that is watched |
+//! | `metrics` | `observe::MetricsObserver`: events as [figures](docs::observe) |
+//! | `tracing` | `observe::TracingObserver`: events as `tracing` [events](docs::observe) |
 //!
 //! # Modules, as a call meets them
 //!
