@@ -35,7 +35,7 @@ pub(super) struct Endpoint<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     Live,
-    /// No longer in the registry, but not confirmed lost.
+    /// No longer in the registry, but not confirmed lost, and beside at least as many that are live.
     Held,
     Weightless,
     NotUp,
@@ -63,11 +63,13 @@ impl<S> Picker<S> {
             .collect();
         let expected = self.median_cost(now);
         let live = snapshot.live().len();
+        // Fewer than half cannot carry what was all: while a registry fills again, the held take their share.
+        let ranks_held = 2 * live >= snapshot.instances().len();
         let mut endpoints: Vec<_> = (snapshot.instances().iter().enumerate())
             .map(|(index, instance)| Endpoint {
                 instance: instance.clone(),
                 held: index >= live,
-                rank: Rank::of(instance, index >= live),
+                rank: Rank::of(instance, index >= live && ranks_held),
                 share: 1.0,
                 member: known
                     .entry(instance.key())

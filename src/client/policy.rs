@@ -88,7 +88,10 @@ impl Policy {
     #[must_use]
     #[track_caller]
     pub fn attempts(mut self, attempts: u32) -> Self {
-        assert!(attempts > 0, "attempts(0) would never call");
+        assert!(
+            attempts > 0,
+            "attempts(0): a call needs at least one attempt"
+        );
         self.attempts = attempts;
         self
     }

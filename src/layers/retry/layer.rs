@@ -29,7 +29,7 @@ impl RetryLayer {
     pub fn new(attempts: u32) -> Self {
         assert!(
             attempts > 0,
-            "attempts: 0 is too few, a call needs at least one"
+            "attempts(0): a call needs at least one attempt"
         );
         Self {
             attempts,
