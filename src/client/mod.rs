@@ -137,6 +137,12 @@ impl<T: Transport> Client<T> {
         service.stack.clone().oneshot(Call::new(request)).await
     }
 
+    /// Whoever is told of what happens.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn observer(&self) -> &Observer {
+        &self.settings.observer
+    }
+
     /// What protects the calls to `service`, to be read and steered.
     ///
     /// # Panics
