@@ -2,7 +2,8 @@
 //!
 //! A layer asks of its service's error only `From<Rejected>`. [`BoxError`] has that already; a typed stack gets it
 //! from an [`ErrorLayer`] at its bottom, which turns every `E` into [`Error<E>`]. Errors never nest by layer, and
-//! [`Rejected::find`] finds the refusal through any chain of sources.
+//! [`Rejected::find`] finds the refusal through any chain of sources. The guide has a stack over [your own error
+//! type](crate::docs::order#your-own-error-type).
 //!
 //! ```
 //! use buttress::{BoxError, Rejected};

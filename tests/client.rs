@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,6 +14,7 @@ use buttress::algo::backoff::Backoff;
 use buttress::client::Policy;
 use buttress::discovery::{BoxFuture, RegistryError, Updates};
 use buttress::error::Reason;
+use buttress::observe::{Event, Observe};
 use buttress::registries::consul::Consul;
 use buttress::registries::file::File;
 use buttress::registries::memory::Memory;
@@ -309,6 +310,39 @@ async fn the_timeout_of_a_request_bounds_the_whole_call() {
         .await
         .unwrap_err();
     assert!(rejected(&error).is_timeout(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_call_given_up_says_whose_it_was_and_the_observer_hears_of_it() {
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<String>>>);
+    impl Observe for Heard {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::Refused(rejected) = event {
+                self.0.lock().unwrap().push(rejected.to_string());
+            }
+        }
+    }
+
+    let registry = Memory::new();
+    let server = Server::start(|_| std::future::pending::<&str>()).await;
+    register(&registry, "orders", &server).await;
+    let heard = Heard::default();
+    let policy = Policy::new().timeout(Duration::from_millis(100));
+    let client = client(&registry)
+        .policy("orders", policy)
+        .observe(heard.clone());
+    for _ in 0..8 {
+        let error = client.get("http://orders/").send().await.unwrap_err();
+        assert_eq!(error.to_string(), "timeout `orders` gave up after 100ms");
+        let told = std::mem::take(&mut *heard.0.lock().unwrap());
+        assert_eq!(told, [error.to_string()]);
+    }
+    let request = client
+        .get("http://orders/")
+        .timeout(Duration::from_millis(50));
+    let error = request.send().await.unwrap_err();
+    assert_eq!(error.to_string(), "timeout `orders` gave up after 50ms");
 }
 
 #[tokio::test]

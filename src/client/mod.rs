@@ -1,4 +1,4 @@
-//! The thick client: calls services by name, each under its own policy.
+//! The thick client: calls services by name, each under its own policy. See the [guide](crate::docs::client).
 //!
 //! A [`Client`] knows no HTTP. A [`Transport`] tells it which service a request names, whether it may be sent again and
 //! how to send it to an instance; [`transport::reqwest`](crate::transport) is one. What a call meets on its way:
@@ -135,6 +135,12 @@ impl<T: Transport> Client<T> {
             return self.send_as_is(request).await;
         }
         service.stack.clone().oneshot(Call::new(request)).await
+    }
+
+    /// Whoever is told of what happens.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn observer(&self) -> &Observer {
+        &self.settings.observer
     }
 
     /// What protects the calls to `service`, to be read and steered.

@@ -4,7 +4,7 @@ use crate::algo::backoff::Backoff;
 use crate::algo::breaker;
 use crate::algo::ejection;
 
-/// How calls to one service are protected. Each default has its reason in `docs/defaults.md`.
+/// How calls to one service are protected. Each default has its [reason](crate::docs::defaults).
 ///
 /// ```
 /// use std::time::Duration;

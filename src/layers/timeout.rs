@@ -1,4 +1,4 @@
-//! A limit on how long a call may take.
+//! A limit on how long a call may take. See the [guide](crate::docs::layers::timeout).
 //!
 //! The limit is the shorter of the layer's own and of the request's [`Deadline`], and it becomes the deadline of
 //! everything inside. Past it the inner future is dropped and the call ends with [`Rejected`]: `TimedOut` where the
@@ -304,8 +304,15 @@ where
         }
         {
             let _entered = Deadline::at(bound.at).enter();
-            if let Poll::Ready(result) = inner.poll(cx) {
-                return Poll::Ready(result);
+            match inner.poll(cx) {
+                // What ends with an error once the time is over ended for that: a layer inside met the same deadline.
+                Poll::Ready(Err(_)) if bound.at <= clock::now() => {
+                    let rejected = who.refuses(bound.reason);
+                    state.set(State::Refused { rejected: None });
+                    return Poll::Ready(Err(rejected.into()));
+                }
+                Poll::Ready(result) => return Poll::Ready(result),
+                Poll::Pending => {}
             }
         }
         if timer.is_none() {

@@ -1,4 +1,4 @@
-//! What happened, told to whoever listens.
+//! What happened, told to whoever listens. See the [guide](crate::docs::observe).
 //!
 //! A layer or handle with an `observe` setting takes one [`Observe`]r; a tuple of two is one as well. It is called
 //! after every lock is released, on the thread where the event happened, so it must not block. Nobody listening

@@ -1,4 +1,4 @@
-//! Instances in a TOML or JSON file, which is watched.
+//! Instances in a TOML or JSON file, which is watched. See the [guide](crate::docs::registries::file).
 //!
 //! ```toml
 //! [[instances.orders]]

@@ -1,4 +1,4 @@
-//! A registry inside the process: for tests, demonstrations, and services that live together.
+//! A registry inside the process: for tests, demonstrations, and services that live together. See the [guide](crate::docs::registries::memory).
 //!
 //! It has leases that run out, and can be told to be down or to forget everything, so that what an outage does can be
 //! seen without one.

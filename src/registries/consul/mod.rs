@@ -1,4 +1,20 @@
-#![doc = include_str!("../../../docs/registries/consul.md")]
+//! Discovery and registration with a Consul agent. See the [guide](crate::docs::registries::consul).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use buttress::discovery::Registration;
+//! use buttress::registries::consul::Consul;
+//! use buttress::{Instance, Resolver};
+//!
+//! let consul = Consul::new("http://127.0.0.1:8500")?;
+//! let here = Instance::new("orders-1", "10.0.0.7", 8080);
+//! let registered = Registration::new(consul.clone(), "orders", here).start();
+//! let stock = Resolver::new(consul).watch("stock").resolved().await?;
+//! println!("{} instances of stock", stock.instances().len());
+//! registered.deregister().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod health;
 mod pace;

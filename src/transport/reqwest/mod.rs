@@ -1,4 +1,4 @@
-//! The thick client around a [`reqwest::Client`].
+//! The thick client around a [`reqwest::Client`]. See the [guide](crate::docs::client).
 //!
 //! Call a service by the name that it has in the registry:
 //!
@@ -45,10 +45,12 @@ mod request;
 mod transport;
 
 use ::reqwest::{Method, Response};
+use tower::{Layer, ServiceExt};
 
 use crate::client::{self, Policy, ServiceHandle};
 use crate::discovery::Resolver;
 use crate::error::Error;
+use crate::layers::timeout::TimeoutLayer;
 use crate::observe::Observer;
 use crate::transport::http::HttpRules;
 
@@ -175,9 +177,11 @@ impl Client {
         let Some(&limit) = request.timeout() else {
             return self.inner.send(request).await;
         };
-        let limited = crate::layers::timeout::TimeoutLayer::new(limit);
-        let service = tower::Layer::layer(&limited, self.inner.clone());
-        tower::ServiceExt::oneshot(service, request).await
+        let service = request.url().host_str().unwrap_or_default();
+        let limited = TimeoutLayer::new(limit)
+            .name(service)
+            .observe(self.inner.observer().clone());
+        limited.layer(self.inner.clone()).oneshot(request).await
     }
 
     /// What protects the calls to `service`, to be read and steered: its breaker, its bulkhead, its instances.

@@ -253,5 +253,6 @@ fn host_header(url: &Url) -> Option<HeaderValue> {
 
 fn bad_address(instance: &Instance) -> Rejected {
     Rejected::new("client", Reason::BadAddress)
+        .named(&*instance.id)
         .caused_by(format!("`{instance}` cannot be the host of a URL"))
 }

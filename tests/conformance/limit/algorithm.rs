@@ -64,7 +64,7 @@ pub(super) enum Any {
     Aimd(Aimd),
     Vegas(Vegas),
     Gradient2(Gradient2),
-    Adaptive(Adaptive),
+    Adaptive(Box<Adaptive>),
     Windowed(Box<Windowed<Any>>),
 }
 
@@ -74,7 +74,7 @@ impl Config {
             "aimd" => Any::Aimd(self.aimd()),
             "vegas" => Any::Vegas(self.vegas()),
             "gradient2" => Any::Gradient2(self.gradient2()),
-            "failsafe_adaptive" => Any::Adaptive(self.adaptive()),
+            "failsafe_adaptive" => Any::Adaptive(Box::new(self.adaptive())),
             other => {
                 return Err(Miss::Unsupported(format!(
                     "the algorithm `{other}`: ours are others"
