@@ -498,6 +498,18 @@ mod tests {
         bench.call(true);
         let ticket = bench.acquire().expect("admitted");
         let now = bench.now();
+    #[test]
+    fn a_half_open_breaker_without_a_limit_on_its_probes_decides() {
+        let settings = brittle().half_open_calls(u32::MAX).half_open_successes(2);
+        let mut bench = Bench::new(settings);
+        bench.breaker.half_open(bench.now());
+        bench.call(true);
+        bench.call(false);
+        assert_eq!(bench.state(), State::HalfOpen);
+        bench.call(false);
+        assert_eq!(bench.state(), State::Closed);
+    }
+
         bench
             .breaker
             .reconfigure(brittle().consecutive_failures(2), now);
