@@ -436,6 +436,28 @@ async fn a_listener_that_panics_is_told_of_the_next_change() {
     );
 }
 
+#[test]
+fn a_listener_that_is_replaced_may_read_the_breaker_as_it_goes() {
+    struct ReadsAsItGoes(CircuitBreaker, mpsc::Sender<State>);
+    impl Observe for ReadsAsItGoes {
+        fn on_event(&self, _: &Event<'_>) {}
+    }
+    impl Drop for ReadsAsItGoes {
+        fn drop(&mut self) {
+            self.1.send(self.0.state()).unwrap();
+        }
+    }
+
+    let (reads, read) = mpsc::channel();
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let breaker = breaker
+        .clone()
+        .observe(ReadsAsItGoes(breaker.clone(), reads));
+    // On a thread of its own: a deadlock shall fail, not hang.
+    std::thread::spawn(move || breaker.observe(Log::default()));
+    assert_eq!(read.recv_timeout(10 * SECOND), Ok(State::Closed));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refusal_says_who_refused_and_when_to_come_back() {
     let log = Log::default();

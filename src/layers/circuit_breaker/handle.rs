@@ -1,4 +1,5 @@
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,10 @@ impl CircuitBreaker {
     /// share it.
     #[must_use]
     pub fn observe(self, observer: impl Into<Observer>) -> Self {
-        self.lock().observer = observer.into();
+        let observer = observer.into();
+        let replaced = mem::replace(&mut self.lock().observer, observer);
+        // A listener is foreign code in its `drop` too: it runs outside the lock.
+        drop(replaced);
         self
     }
 
