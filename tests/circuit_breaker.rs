@@ -679,6 +679,20 @@ async fn a_caller_that_waits_for_the_service_inside_is_woken_when_the_breaker_op
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_caller_that_waits_for_the_service_inside_is_woken_when_the_last_probe_is_taken() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let (mut service, mut handle) = tower_test::mock::spawn_layer::<(), (), _>(breaker.layer());
+    handle.allow(0);
+    breaker.half_open();
+    assert_pending!(service.poll_ready());
+    let _first = breaker.try_acquire().unwrap();
+    assert!(!service.is_woken());
+    let _last = breaker.try_acquire().unwrap();
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_permit_taken_by_hand_counts_like_a_call() {
     let breaker = CircuitBreaker::new("orders", brittle().slow_calls(SECOND, 1.0));
     breaker.try_acquire().unwrap().record(Outcome::Success);

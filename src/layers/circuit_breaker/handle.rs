@@ -152,8 +152,15 @@ impl CircuitBreaker {
 
     /// As `try_acquire`, but tells nobody of a refusal.
     pub(super) fn acquire(&self) -> Result<Permit, Refusal> {
-        let (ticket, started) =
-            self.with(|breaker, now| (breaker.acquire(now, &mut ThreadRng), now));
+        let (ticket, was_last, started) = self.with(|breaker, now| {
+            let ticket = breaker.acquire(now, &mut ThreadRng);
+            let was_last = ticket.is_ok() && breaker.refusal(now, &mut ThreadRng).is_some();
+            (ticket, was_last, now)
+        });
+        // The last probe makes a call impossible without a change of state.
+        if was_last {
+            self.shared.changed.notify_waiters();
+        }
         Ok(Permit {
             ticket: Some(ticket?),
             started,
