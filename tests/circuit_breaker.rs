@@ -651,6 +651,7 @@ async fn an_open_breaker_refuses_without_a_ready_service_inside() {
     let refused: BoxError = assert_ready_err!(task::spawn(service.call(())).poll());
     let refused = Rejected::find(&*refused).unwrap();
     assert_eq!(refused.wait_hint(), Some(Duration::ZERO));
+    assert_eq!(breaker.state(), State::Open, "no probe was sent");
     assert_pending!(service.poll_ready());
 
     // Told ready while it refused, but the service inside has become ready since.

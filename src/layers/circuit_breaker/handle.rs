@@ -172,7 +172,16 @@ impl CircuitBreaker {
         self.with(|breaker, now| breaker.refusal(now, &mut ThreadRng))
     }
 
-    pub(super) fn rejected(&self, refusal: Refusal) -> Rejected {
+    /// A refusal for a call that cannot be made, though by now the breaker may admit one.
+    pub(super) fn refuse(&self) -> Rejected {
+        let refusal = self.with(|breaker, now| breaker.refuse(now, &mut ThreadRng));
+        self.rejected(refusal.unwrap_or(Refusal {
+            state: State::Open,
+            retry_after: Some(Duration::ZERO),
+        }))
+    }
+
+    fn rejected(&self, refusal: Refusal) -> Rejected {
         let reason = match refusal.state {
             State::HalfOpen => Reason::HalfOpen,
             State::ForcedOpen => Reason::ForcedOpen,
