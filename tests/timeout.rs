@@ -167,6 +167,23 @@ async fn a_call_is_given_up_at_the_deadline_if_that_is_before_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_around_the_future_alone_ends_the_call_too() {
+    let start = clock::now();
+    let mut service = TimeoutLayer::new(LIMIT).layer(service_fn(takes));
+    let call = service.call(ms(5000));
+    let error = Deadline::within(ms(100)).scope(call).await.unwrap_err();
+    assert_eq!(reason(&error), Reason::DeadlineExceeded);
+    assert_eq!(clock::now() - start, ms(100));
+
+    // It comes into force when the call is under way already.
+    let mut call = tokio_test::task::spawn(service.call(ms(5000)));
+    assert!(call.poll().is_pending());
+    let error = Deadline::within(ms(200)).scope(call).await.unwrap_err();
+    assert_eq!(reason(&error), Reason::DeadlineExceeded);
+    assert_eq!(clock::now() - start, ms(300));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_whose_deadline_has_passed_is_not_made() {
     let calls = Arc::new(AtomicU32::new(0));
     let seen = Arc::clone(&calls);

@@ -259,12 +259,18 @@ where
                 bound,
                 timer,
                 observer,
-            } => (inner, *bound, timer, observer),
+            } => (inner, bound, timer, observer),
             StateProj::Refused { rejected } => {
                 let rejected = rejected.take().expect("polled after completion");
                 return Poll::Ready(Err(rejected.into()));
             }
         };
+        // A deadline can be in force around this future and not have been around the call.
+        if let Some(nearer) = Deadline::current().filter(|it| it.instant() < bound.at) {
+            bound.at = nearer.instant();
+            bound.reason = Reason::DeadlineExceeded;
+            timer.set(None);
+        }
         {
             let _entered = Deadline::at(bound.at).enter();
             if let Poll::Ready(result) = inner.poll(cx) {
