@@ -294,6 +294,40 @@ async fn a_service_kept_ready_for_later_has_the_whole_limit() {
     assert_eq!(answer.unwrap(), "answer");
 }
 
+/// Not ready, save that its second readiness is an error.
+struct Flaky {
+    polls: u32,
+}
+
+impl Service<()> for Flaky {
+    type Response = ();
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.polls += 1;
+        match self.polls {
+            2 => Poll::Ready(Err("reset".into())),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        unreachable!("never ready")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_ended_with_an_error_is_not_held_against_the_next() {
+    let layer = TimeoutLayer::new(LIMIT).cover_readiness();
+    let mut service = tokio_test::task::spawn(layer.layer(Flaky { polls: 0 }));
+    let mut poll_ready = || service.enter(|cx, mut service| service.poll_ready(cx));
+    assert!(poll_ready().is_pending());
+    assert!(matches!(poll_ready(), Poll::Ready(Err(_))));
+    clock::sleep(LIMIT).await;
+    assert!(poll_ready().is_pending());
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_call_given_up_is_told_to_the_observer_once() {
     #[derive(Clone, Default)]
