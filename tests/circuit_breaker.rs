@@ -436,6 +436,28 @@ async fn a_listener_that_panics_is_told_of_the_next_change() {
     );
 }
 
+#[test]
+fn a_listener_that_is_replaced_may_read_the_breaker_as_it_goes() {
+    struct ReadsAsItGoes(CircuitBreaker, mpsc::Sender<State>);
+    impl Observe for ReadsAsItGoes {
+        fn on_event(&self, _: &Event<'_>) {}
+    }
+    impl Drop for ReadsAsItGoes {
+        fn drop(&mut self) {
+            self.1.send(self.0.state()).unwrap();
+        }
+    }
+
+    let (reads, read) = mpsc::channel();
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let breaker = breaker
+        .clone()
+        .observe(ReadsAsItGoes(breaker.clone(), reads));
+    // On a thread of its own: a deadlock shall fail, not hang.
+    std::thread::spawn(move || breaker.observe(Log::default()));
+    assert_eq!(read.recv_timeout(10 * SECOND), Ok(State::Closed));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refusal_says_who_refused_and_when_to_come_back() {
     let log = Log::default();
@@ -629,6 +651,7 @@ async fn an_open_breaker_refuses_without_a_ready_service_inside() {
     let refused: BoxError = assert_ready_err!(task::spawn(service.call(())).poll());
     let refused = Rejected::find(&*refused).unwrap();
     assert_eq!(refused.wait_hint(), Some(Duration::ZERO));
+    assert_eq!(breaker.state(), State::Open, "no probe was sent");
     assert_pending!(service.poll_ready());
 
     // Told ready while it refused, but the service inside has become ready since.
@@ -652,6 +675,20 @@ async fn a_caller_that_waits_for_the_service_inside_is_woken_when_the_breaker_op
     breaker.try_acquire().unwrap().record(Outcome::Failure);
     assert!(!service.is_woken());
     breaker.try_acquire().unwrap().record(Outcome::Failure);
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_waits_for_the_service_inside_is_woken_when_the_last_probe_is_taken() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let (mut service, mut handle) = tower_test::mock::spawn_layer::<(), (), _>(breaker.layer());
+    handle.allow(0);
+    breaker.half_open();
+    assert_pending!(service.poll_ready());
+    let _first = breaker.try_acquire().unwrap();
+    assert!(!service.is_woken());
+    let _last = breaker.try_acquire().unwrap();
     assert!(service.is_woken());
     assert_ready_ok!(service.poll_ready());
 }

@@ -167,6 +167,23 @@ async fn a_call_is_given_up_at_the_deadline_if_that_is_before_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_around_the_future_alone_ends_the_call_too() {
+    let start = clock::now();
+    let mut service = TimeoutLayer::new(LIMIT).layer(service_fn(takes));
+    let call = service.call(ms(5000));
+    let error = Deadline::within(ms(100)).scope(call).await.unwrap_err();
+    assert_eq!(reason(&error), Reason::DeadlineExceeded);
+    assert_eq!(clock::now() - start, ms(100));
+
+    // It comes into force when the call is under way already.
+    let mut call = tokio_test::task::spawn(service.call(ms(5000)));
+    assert!(call.poll().is_pending());
+    let error = Deadline::within(ms(200)).scope(call).await.unwrap_err();
+    assert_eq!(reason(&error), Reason::DeadlineExceeded);
+    assert_eq!(clock::now() - start, ms(300));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_whose_deadline_has_passed_is_not_made() {
     let calls = Arc::new(AtomicU32::new(0));
     let seen = Arc::clone(&calls);
@@ -275,6 +292,40 @@ async fn a_service_kept_ready_for_later_has_the_whole_limit() {
     clock::sleep(ms(900)).await;
     let answer = service.ready().await.unwrap().call(()).await;
     assert_eq!(answer.unwrap(), "answer");
+}
+
+/// Not ready, save that its second readiness is an error.
+struct Flaky {
+    polls: u32,
+}
+
+impl Service<()> for Flaky {
+    type Response = ();
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.polls += 1;
+        match self.polls {
+            2 => Poll::Ready(Err("reset".into())),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        unreachable!("never ready")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_ended_with_an_error_is_not_held_against_the_next() {
+    let layer = TimeoutLayer::new(LIMIT).cover_readiness();
+    let mut service = tokio_test::task::spawn(layer.layer(Flaky { polls: 0 }));
+    let mut poll_ready = || service.enter(|cx, mut service| service.poll_ready(cx));
+    assert!(poll_ready().is_pending());
+    assert!(matches!(poll_ready(), Poll::Ready(Err(_))));
+    clock::sleep(LIMIT).await;
+    assert!(poll_ready().is_pending());
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,7 +42,8 @@ impl Tally {
 
     /// Those that neither failed nor were slow.
     pub fn good(self) -> u32 {
-        self.calls + self.slow_failures - self.failures - self.slow
+        // What failed counts once, slow or not. In this order no step leaves the range, whatever the calls.
+        self.calls - self.failures - (self.slow - self.slow_failures)
     }
 
     /// The share of failures, from 0 to 1; 0 without calls.

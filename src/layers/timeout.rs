@@ -132,16 +132,18 @@ where
     type Future = TimeoutFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        let polled = self.inner.poll_ready(cx)?;
+        let polled = self.inner.poll_ready(cx);
         if !self.layer.covers_readiness {
-            return polled.map(Ok);
+            return polled;
         }
-        if polled.is_ready() {
+        if let Poll::Ready(result) = &polled {
             self.waiting = match mem::take(&mut self.waiting) {
-                Waiting::Until(bound, _) | Waiting::Ready(bound) => Waiting::Ready(bound),
-                Waiting::No | Waiting::Over(_) => Waiting::No,
+                Waiting::Until(bound, _) | Waiting::Ready(bound) if result.is_ok() => {
+                    Waiting::Ready(bound)
+                }
+                _ => Waiting::No,
             };
-            return Poll::Ready(Ok(()));
+            return polled;
         }
         if let Waiting::No | Waiting::Ready(_) = self.waiting {
             let bound = Bound::new(clock::now(), self.layer.limit, self.layer.limit);
@@ -259,12 +261,18 @@ where
                 bound,
                 timer,
                 observer,
-            } => (inner, *bound, timer, observer),
+            } => (inner, bound, timer, observer),
             StateProj::Refused { rejected } => {
                 let rejected = rejected.take().expect("polled after completion");
                 return Poll::Ready(Err(rejected.into()));
             }
         };
+        // A deadline can be in force around this future and not have been around the call.
+        if let Some(nearer) = Deadline::current().filter(|it| it.instant() < bound.at) {
+            bound.at = nearer.instant();
+            bound.reason = Reason::DeadlineExceeded;
+            timer.set(None);
+        }
         {
             let _entered = Deadline::at(bound.at).enter();
             if let Poll::Ready(result) = inner.poll(cx) {

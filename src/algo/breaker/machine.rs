@@ -51,8 +51,7 @@ impl Breaker {
     ///
     /// Why it may not be made now.
     pub fn acquire(&mut self, now: Instant, rng: &mut impl Rng) -> Result<Ticket, Refusal> {
-        if let Some(refusal) = self.refusal(now, rng) {
-            self.refused += 1;
+        if let Some(refusal) = self.refuse(now, rng) {
             return Err(refusal);
         }
         if let Phase::Open { .. } = self.phase {
@@ -79,6 +78,13 @@ impl Breaker {
             state: self.phase.state(),
             retry_after,
         })
+    }
+
+    /// As [`refusal`](Self::refusal), for a call that ends with it: it is counted.
+    pub fn refuse(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Refusal> {
+        let refusal = self.refusal(now, rng);
+        self.refused += u64::from(refusal.is_some());
+        refusal
     }
 
     /// Counts a call that ended. Without effect if the state has changed since it was admitted.
@@ -490,6 +496,18 @@ mod tests {
                 assert_eq!(bench.state(), state, "{case:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_half_open_breaker_without_a_limit_on_its_probes_decides() {
+        let settings = brittle().half_open_calls(u32::MAX).half_open_successes(2);
+        let mut bench = Bench::new(settings);
+        bench.breaker.half_open(bench.now());
+        bench.call(true);
+        bench.call(false);
+        assert_eq!(bench.state(), State::HalfOpen);
+        bench.call(false);
+        assert_eq!(bench.state(), State::Closed);
     }
 
     #[test]

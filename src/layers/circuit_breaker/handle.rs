@@ -1,4 +1,5 @@
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,10 @@ impl CircuitBreaker {
     /// share it.
     #[must_use]
     pub fn observe(self, observer: impl Into<Observer>) -> Self {
-        self.lock().observer = observer.into();
+        let observer = observer.into();
+        let replaced = mem::replace(&mut self.lock().observer, observer);
+        // A listener is foreign code in its `drop` too: it runs outside the lock.
+        drop(replaced);
         self
     }
 
@@ -148,8 +152,15 @@ impl CircuitBreaker {
 
     /// As `try_acquire`, but tells nobody of a refusal.
     pub(super) fn acquire(&self) -> Result<Permit, Refusal> {
-        let (ticket, started) =
-            self.with(|breaker, now| (breaker.acquire(now, &mut ThreadRng), now));
+        let (ticket, was_last, started) = self.with(|breaker, now| {
+            let ticket = breaker.acquire(now, &mut ThreadRng);
+            let was_last = ticket.is_ok() && breaker.refusal(now, &mut ThreadRng).is_some();
+            (ticket, was_last, now)
+        });
+        // The last probe makes a call impossible without a change of state.
+        if was_last {
+            self.shared.changed.notify_waiters();
+        }
         Ok(Permit {
             ticket: Some(ticket?),
             started,
@@ -161,7 +172,16 @@ impl CircuitBreaker {
         self.with(|breaker, now| breaker.refusal(now, &mut ThreadRng))
     }
 
-    pub(super) fn rejected(&self, refusal: Refusal) -> Rejected {
+    /// A refusal for a call that cannot be made, though by now the breaker may admit one.
+    pub(super) fn refuse(&self) -> Rejected {
+        let refusal = self.with(|breaker, now| breaker.refuse(now, &mut ThreadRng));
+        self.rejected(refusal.unwrap_or(Refusal {
+            state: State::Open,
+            retry_after: Some(Duration::ZERO),
+        }))
+    }
+
+    fn rejected(&self, refusal: Refusal) -> Rejected {
         let reason = match refusal.state {
             State::HalfOpen => Reason::HalfOpen,
             State::ForcedOpen => Reason::ForcedOpen,

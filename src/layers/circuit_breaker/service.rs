@@ -1,12 +1,10 @@
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tower::Service;
 
 use super::{CircuitBreaker, CircuitBreakerFuture};
-use crate::algo::breaker::{Refusal, State};
 use crate::classify::{Classify, Outcome};
 use crate::error::Rejected;
 
@@ -70,20 +68,6 @@ impl<S, C> CircuitBreakerService<S, C> {
             permit.record(outcome);
         }
     }
-
-    /// A refusal, though the wait may have ended since the caller was told that there would be one.
-    fn refuse(&self) -> Rejected {
-        match self.breaker.try_acquire() {
-            Err(rejected) => rejected,
-            Ok(permit) => {
-                permit.release();
-                self.breaker.rejected(Refusal {
-                    state: State::Open,
-                    retry_after: Some(Duration::ZERO),
-                })
-            }
-        }
-    }
 }
 
 impl<S, C, Req> Service<Req> for CircuitBreakerService<S, C>
@@ -110,7 +94,7 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         if let Readiness::Refusing = std::mem::take(&mut self.readiness) {
-            return CircuitBreakerFuture::refused(self.refuse());
+            return CircuitBreakerFuture::refused(self.breaker.refuse());
         }
         let permit = match self.breaker.try_acquire() {
             Ok(permit) => permit,

@@ -1,0 +1,136 @@
+//! What a call that succeeds allocates on the heap: nothing, whatever layers it passes.
+
+use std::future::{Ready, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use buttress::BoxError;
+use buttress::algo::breaker::Settings;
+use buttress::layers::bulkhead::Bulkhead;
+use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::layers::fallback::FallbackLayer;
+use buttress::layers::retry::RetryLayer;
+use buttress::layers::timeout::TimeoutLayer;
+use tower::layer::util::Identity;
+use tower::{Layer, Service, ServiceBuilder, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Holds for the first call of a service and for a later one, around an answer that is there and one that is not at
+/// first, so that every timer is registered.
+fn assert_no_allocation<L>(layer: L)
+where
+    L: Layer<Inner, Service: Service<u8, Response = u8, Error = BoxError>>,
+{
+    for pauses in [0, 1] {
+        let mut service = layer.layer(Inner { pauses });
+        for call in 1..=2 {
+            let allocated = allocation_counter::measure(|| {
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))));
+                let mut answer = pin!(service.call(7));
+                for _ in 0..pauses {
+                    assert!(answer.as_mut().poll(&mut cx).is_pending());
+                }
+                assert!(matches!(answer.poll(&mut cx), Poll::Ready(Ok(7))));
+            });
+            assert_eq!(
+                allocated.count_total, 0,
+                "call {call}, {pauses} times pending"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_count_sees_an_allocation() {
+    let boxed = allocation_counter::measure(|| drop(std::hint::black_box(Box::new(7))));
+    assert_eq!(boxed.count_total, 1);
+    assert_no_allocation(Identity::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_allocates_nothing() {
+    assert_no_allocation(TimeoutLayer::new(SECOND));
+    assert_no_allocation(TimeoutLayer::new(SECOND).cover_readiness());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bulkhead_allocates_nothing() {
+    assert_no_allocation(Bulkhead::new("orders", 1).layer());
+    assert_no_allocation(Bulkhead::new("orders", 1).queue(1, SECOND).layer());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_breaker_allocates_nothing() {
+    let by_time = Settings::default();
+    let by_count = Settings::default().count_window(1);
+    for settings in [by_time, by_count] {
+        assert_no_allocation(CircuitBreaker::new("orders", settings).layer());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_allocates_nothing() {
+    assert_no_allocation(RetryLayer::new(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_allocates_nothing() {
+    assert_no_allocation(FallbackLayer::value(0));
+    let replica = service_fn(|request: u8| ready(Ok::<_, BoxError>(request)));
+    assert_no_allocation(FallbackLayer::service(u8::clone, replica));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_stack_allocates_nothing() {
+    assert_no_allocation(
+        ServiceBuilder::new()
+            .layer(TimeoutLayer::new(SECOND))
+            .layer(Bulkhead::new("orders", 1).queue(1, SECOND).layer())
+            .layer(RetryLayer::new(3))
+            .layer(CircuitBreaker::new("orders", Settings::default()).layer())
+            .layer(TimeoutLayer::new(SECOND)),
+    );
+}
+
+/// Answers with the request, after having been pending so many times.
+#[derive(Clone)]
+struct Inner {
+    pauses: u32,
+}
+
+impl Service<u8> for Inner {
+    type Response = u8;
+    type Error = BoxError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u8) -> Answer {
+        Answer {
+            pauses: self.pauses,
+            answer: ready(Ok(request)),
+        }
+    }
+}
+
+struct Answer {
+    pauses: u32,
+    answer: Ready<Result<u8, BoxError>>,
+}
+
+impl Future for Answer {
+    type Output = Result<u8, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.pauses > 0 {
+            self.pauses -= 1;
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.answer).poll(cx)
+    }
+}
