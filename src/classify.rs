@@ -53,7 +53,8 @@ where
 
 /// The default: every error is a failure, save that a refusal by a layer inside says nothing about the peer.
 ///
-/// A timeout or an exceeded deadline is a failure: the peer was asked and did not answer in time.
+/// A timeout is a failure: the peer was asked and did not answer in time. So is an exceeded deadline, unless the call
+/// was [never sent](crate::Rejected::never_sent).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ErrorsFail;
 
@@ -61,7 +62,7 @@ impl<Res, E: AsRejected> Classify<Res, E> for ErrorsFail {
     fn classify(&self, result: Result<&Res, &E>) -> Outcome {
         match result.map_err(AsRejected::as_rejected) {
             Ok(_) => Outcome::Success,
-            Err(Some(rejected)) if !rejected.is_timeout() => Outcome::Ignored,
+            Err(Some(rejected)) if rejected.never_sent() => Outcome::Ignored,
             Err(_) => Outcome::Failure,
         }
     }
@@ -92,5 +93,7 @@ mod tests {
             classify(rejected(Reason::DeadlineExceeded)),
             Outcome::Failure
         );
+        let unsent = Rejected::new("inner", Reason::DeadlineExceeded).unsent();
+        assert_eq!(classify(unsent.into()), Outcome::Ignored);
     }
 }

@@ -36,6 +36,7 @@ pub struct Rejected {
     name: Option<Arc<str>>,
     reason: Reason,
     retry_after: Option<Duration>,
+    unsent: bool,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -89,6 +90,7 @@ impl Rejected {
             name: None,
             reason,
             retry_after: None,
+            unsent: false,
             source: None,
         }
     }
@@ -104,6 +106,13 @@ impl Rejected {
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// Says that time ran out before anything was sent to the peer; see [`never_sent`](Self::never_sent).
+    #[must_use]
+    pub fn unsent(mut self) -> Self {
+        self.unsent = true;
         self
     }
 
@@ -134,7 +143,13 @@ impl Rejected {
         self.retry_after
     }
 
-    /// Whether time ran out while the call was under way: the peer may have seen it.
+    /// Whether the peer never saw the call, so that nothing is known of the peer. A call whose time ran out may have
+    /// been seen, unless the layer says that it was [`unsent`](Self::unsent).
+    pub fn never_sent(&self) -> bool {
+        self.unsent || !self.is_timeout()
+    }
+
+    /// Whether time ran out.
     pub fn is_timeout(&self) -> bool {
         matches!(
             self.reason,
@@ -270,7 +285,7 @@ impl<E> From<Rejected> for Error<E> {
     }
 }
 
-// Transparent: the wrapper adds no link to the chain of sources.
+// The source is what is wrapped and not its source: the text repeats in a full chain, but a walk finds the own type.
 impl<E: fmt::Display> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

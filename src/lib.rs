@@ -101,6 +101,8 @@ pub mod error;
 #[cfg(doctest)]
 mod guide;
 pub mod layers;
+#[cfg(test)]
+mod model;
 pub mod observe;
 pub mod registries;
 pub mod rng;

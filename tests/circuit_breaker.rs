@@ -9,10 +9,11 @@ use std::time::Duration;
 use buttress::algo::breaker::{Cancelled, Settings, State};
 use buttress::classify::ErrorsFail;
 use buttress::error::{BoxError, Reason, Rejected};
+use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerService};
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::observe::{Event, Observe};
-use buttress::{Outcome, clock};
+use buttress::{Deadline, Outcome, clock};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::util::{BoxCloneService, Oneshot};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -555,6 +556,26 @@ async fn a_refusal_by_a_layer_inside_is_not_counted_and_keeps_no_probe() {
     }
     assert_eq!(outer.state(), State::HalfOpen);
     assert_eq!(outer.figures().calls.calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passed_before_the_peer_was_asked_is_not_counted() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let bulkhead = Bulkhead::new("orders", 1).queue(1, 60 * SECOND);
+    let service = ServiceBuilder::new()
+        .layer(breaker.layer())
+        .layer(bulkhead.layer())
+        .layer(TimeoutLayer::new(60 * SECOND))
+        .service(peer());
+    let passed = Deadline::within(Duration::ZERO);
+    let rejected = refusal(passed.scope(call(&service, Ask::Answer)).await);
+    assert_eq!(rejected.layer(), "timeout");
+    let _held = bulkhead.acquire().await.unwrap();
+    let soon = Deadline::within(SECOND);
+    let rejected = refusal(soon.scope(call(&service, Ask::Answer)).await);
+    assert_eq!(rejected.layer(), "bulkhead");
+    assert_eq!(rejected.reason(), Reason::DeadlineExceeded);
+    assert_eq!(breaker.figures().calls.calls, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -329,7 +329,9 @@ fn sources(folder: &Path, out: &mut Vec<std::path::PathBuf>) {
 
 const EXEMPT: [&str; 2] = ["src/lib.rs", "src/guide.rs"];
 
-const ORDER: [&[&str]; 7] = [
+const ORDER: [&[&str]; 8] = [
+    // For the loom models alone.
+    &["model"],
     &["algo"],
     &["error", "classify", "deadline", "clock", "observe", "rng"],
     &["layers"],

@@ -12,10 +12,12 @@ use std::time::Duration;
 use buttress::algo::backoff::{Backoff, Jitter};
 use buttress::clock;
 use buttress::error::{Reason, Rejected};
+use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::retry::{Decision, RetryBudget, RetryLayer, Rules};
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::observe::{Event, Observe};
 use buttress::{BoxError, Deadline, Outcome};
+use futures_util::FutureExt;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 type Answer = Result<u16, BoxError>;
@@ -350,6 +352,24 @@ async fn the_refusal_of_a_later_attempt_does_not_replace_the_real_error() {
         assert_eq!(calls.load(Relaxed), 2);
         assert_eq!(tokens_left(&budget).await, 10, "a refusal costs nothing");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_before_a_later_attempt_is_sent_does_not_replace_the_real_error() {
+    let bulkhead = Bulkhead::new("peer", 1).queue(1, Duration::from_secs(60));
+    let (one, held) = (bulkhead.clone(), Arc::new(Mutex::new(None)));
+    // Somebody else takes the slot as soon as the first attempt has ended.
+    let service = ServiceBuilder::new()
+        .layer(
+            three_attempts().rules(move |(): &(), result: Result<&u16, &BoxError>| {
+                *held.lock().unwrap() = one.acquire().now_or_never();
+                result.is_err()
+            }),
+        )
+        .layer(bulkhead.layer())
+        .service(good_from(9));
+    let call = Deadline::within(Duration::from_secs(1)).scope(service.oneshot(()));
+    assert_eq!(call.await.unwrap_err().to_string(), "failure 1");
 }
 
 #[tokio::test(start_paused = true)]

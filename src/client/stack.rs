@@ -136,11 +136,9 @@ impl<T: Transport> Classify<T::Response, Error<T::Error>> for TransportRules<T> 
     }
 }
 
-/// The refusal of a layer that kept an attempt from the peer. A timeout did not.
+/// The refusal of a layer that kept an attempt from the peer.
 fn refused_by<E>(error: &Error<E>) -> Option<&Rejected> {
-    error
-        .as_rejected()
-        .filter(|rejected| !rejected.is_timeout())
+    error.as_rejected().filter(|rejected| rejected.never_sent())
 }
 
 /// Sends each attempt to an instance not yet tried.

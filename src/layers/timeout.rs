@@ -73,10 +73,6 @@ impl TimeoutLayer {
         self.observer = observer.into();
         self
     }
-
-    fn gave_up(&self, reason: Reason) -> Rejected {
-        self.observer.refused(Rejected::new("timeout", reason))
-    }
 }
 
 impl<S> Layer<S> for TimeoutLayer {
@@ -110,6 +106,15 @@ enum Waiting {
     Ready(Bound),
     /// The wait took too long; the call that follows is refused.
     Over(Reason),
+}
+
+impl<S> Timeout<S> {
+    fn refused<F>(&self, rejected: Rejected) -> TimeoutFuture<F> {
+        let rejected = Some(self.layer.observer.refused(rejected));
+        TimeoutFuture {
+            state: State::Refused { rejected },
+        }
+    }
 }
 
 impl<S: Clone> Clone for Timeout<S> {
@@ -163,12 +168,12 @@ where
             Waiting::Ready(bound) if now < bound.at => bound.at - now,
             // A service that has been ready for longer than the limit was kept for later: the wait was another's.
             Waiting::No | Waiting::Until(..) | Waiting::Ready(_) => limit,
-            Waiting::Over(reason) => return TimeoutFuture::refused(self.layer.gave_up(reason)),
+            Waiting::Over(reason) => return self.refused(Rejected::new("timeout", reason)),
         };
         let bound = Bound::new(now, left, limit);
         if bound.reason == Reason::DeadlineExceeded && bound.at <= now {
             // Nobody waits for the answer any more: spare the peer the question.
-            return TimeoutFuture::refused(self.layer.gave_up(bound.reason));
+            return self.refused(Rejected::new("timeout", bound.reason).unsent());
         }
         let inner = {
             let _entered = Deadline::at(bound.at).enter();
@@ -233,16 +238,6 @@ pin_project! {
             observer: Observer,
         },
         Refused { rejected: Option<Rejected> },
-    }
-}
-
-impl<F> TimeoutFuture<F> {
-    fn refused(rejected: Rejected) -> Self {
-        Self {
-            state: State::Refused {
-                rejected: Some(rejected),
-            },
-        }
     }
 }
 

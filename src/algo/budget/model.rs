@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use loom::thread;
 
 use self::counts::Budget;
+use crate::model::check;
 
 mod sync {
-    pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
+    pub(super) use loom::sync::atomic::Ordering;
+
+    pub(super) use crate::model::AtomicU64;
 }
 
 #[path = "counts.rs"]
@@ -60,10 +63,8 @@ fn a_refund_beside_a_withdrawal_is_worth_one_token() {
     });
 }
 
-/// A budget of one retry for each deposit, in up to two preemptions of a thread.
+/// A budget of one retry for each deposit.
 fn model(run: impl Fn(Arc<Budget>, Instant) + Send + Sync + 'static) {
     let now = super::tests::start();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(2);
-    builder.check(move || run(Arc::new(Budget::new(1.0, 0)), now));
+    check(move || run(Arc::new(Budget::new(1.0, 0)), now));
 }

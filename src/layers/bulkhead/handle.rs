@@ -12,7 +12,8 @@ use crate::deadline::Deadline;
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
 
-/// A limit on how many calls are under way at once. Clones share its slots and its queue.
+/// A limit on how many calls are under way at once. Clones share its slots and its queue; the bounds of the queue and
+/// the observer are those of the clone that they were set on.
 #[derive(Clone, Debug)]
 pub struct Bulkhead {
     slots: Slots,
@@ -141,7 +142,8 @@ impl Bulkhead {
     }
 
     fn refused(&self, reason: Reason) -> Rejected {
-        let rejected = Rejected::new("bulkhead", reason).named(Arc::clone(&self.settings.name));
+        let name = Arc::clone(&self.settings.name);
+        let rejected = Rejected::new("bulkhead", reason).named(name).unsent();
         self.settings.observer.refused(rejected)
     }
 }

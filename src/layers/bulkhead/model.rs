@@ -1,6 +1,4 @@
 //! The slots on loom's primitives, so that the interleavings of a hand-over are run through.
-//!
-//! `cargo test` does so with up to two preemptions of a thread, `scripts/loom` with more; `LOOM_MAX_PREEMPTIONS` sets it.
 
 use std::future::poll_fn;
 
@@ -8,51 +6,13 @@ use loom::future::block_on;
 use loom::thread;
 
 use self::slots::{Admission, Permit, Place, Slots};
+use crate::model::check;
 
 mod sync {
-    use std::ops::Deref;
-
     pub(super) use loom::sync::atomic::Ordering;
     pub(super) use loom::sync::{Arc, Mutex, MutexGuard};
 
-    /// Reads as it writes. loom remembers the last access to an atomic alone, so a load that follows another thread's
-    /// load hides it from the write that comes next, and an interleaving is lost.
-    #[derive(Debug)]
-    pub(super) struct AtomicUsize(loom::sync::atomic::AtomicUsize);
-
-    impl AtomicUsize {
-        pub(super) fn new(value: usize) -> Self {
-            Self(loom::sync::atomic::AtomicUsize::new(value))
-        }
-
-        pub(super) fn load(&self, _: Ordering) -> usize {
-            self.0.fetch_or(0, Ordering::AcqRel)
-        }
-
-        pub(super) fn fetch_update(
-            &self,
-            set: Ordering,
-            fetch: Ordering,
-            next: impl Fn(usize) -> Option<usize>,
-        ) -> Result<usize, usize> {
-            let mut seen = self.load(fetch);
-            while let Some(next) = next(seen) {
-                match self.0.compare_exchange(seen, next, set, fetch) {
-                    Ok(before) => return Ok(before),
-                    Err(now) => seen = now,
-                }
-            }
-            Err(seen)
-        }
-    }
-
-    impl Deref for AtomicUsize {
-        type Target = loom::sync::atomic::AtomicUsize;
-
-        fn deref(&self) -> &Self::Target {
-            &self.0
-        }
-    }
+    pub(super) use crate::model::AtomicUsize;
 }
 
 #[path = "slots.rs"]
@@ -61,7 +21,7 @@ mod slots;
 
 #[test]
 fn whoever_waits_is_woken_however_a_slot_comes_free() {
-    model(|| {
+    check(|| {
         let slots = Slots::new(1);
         let other = {
             let slots = slots.clone();
@@ -75,7 +35,7 @@ fn whoever_waits_is_woken_however_a_slot_comes_free() {
 
 #[test]
 fn a_slot_granted_to_one_who_gives_up_goes_to_the_next() {
-    model(|| {
+    check(|| {
         let slots = Slots::new(1);
         let held = slots.try_take().unwrap();
         let first = queue(&slots);
@@ -92,7 +52,7 @@ fn a_slot_granted_to_one_who_gives_up_goes_to_the_next() {
 
 #[test]
 fn a_newcomer_does_not_get_between_a_slot_and_who_waits_for_it() {
-    model(|| {
+    check(|| {
         let slots = Slots::new(1);
         let held = slots.try_take().unwrap();
         let first = queue(&slots);
@@ -107,7 +67,7 @@ fn a_newcomer_does_not_get_between_a_slot_and_who_waits_for_it() {
 
 #[test]
 fn a_resize_races_with_a_release_and_with_a_newcomer() {
-    model(|| {
+    check(|| {
         let slots = Slots::new(1);
         let held = slots.try_take().unwrap();
         let resize = {
@@ -124,7 +84,7 @@ fn a_resize_races_with_a_release_and_with_a_newcomer() {
 
 #[test]
 fn the_limit_holds_between_threads() {
-    model(|| {
+    check(|| {
         let slots = Slots::new(1);
         let take = |slots: &Slots| slots.try_take().map(|_permit| slots.in_flight());
         let other = {
@@ -136,12 +96,6 @@ fn the_limit_holds_between_threads() {
         assert!(seen.iter().flatten().all(|&in_flight| in_flight == 1));
         assert_idle(&slots);
     });
-}
-
-fn model(run: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(2);
-    builder.check(run);
 }
 
 fn wait(slots: &Slots) -> Permit {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::classify::{Classify, ErrorsFail, Outcome};
-use crate::error::AsRejected;
+use crate::error::{AsRejected, Rejected};
 
 /// Which calls are tried again, and with what request.
 ///
@@ -112,5 +112,5 @@ where
 }
 
 fn is_refusal(error: &impl AsRejected) -> bool {
-    error.as_rejected().is_some_and(|r| !r.is_timeout())
+    error.as_rejected().is_some_and(Rejected::never_sent)
 }
