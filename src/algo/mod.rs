@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod budget;
 pub mod ejection;
 pub mod ewma;
+pub(crate) mod lanes;
 pub mod pick;
 mod rng;
 pub mod window;

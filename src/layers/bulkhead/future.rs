@@ -11,9 +11,9 @@ use crate::error::Rejected;
 pin_project! {
     /// The future of a [`BulkheadService`](super::BulkheadService).
     #[derive(Debug)]
-    pub struct BulkheadFuture<S, Req, F> {
+    pub struct BulkheadFuture<S, Req, F, E> {
         #[pin]
-        state: State<S, Req, F>,
+        state: State<S, Req, F, E>,
     }
 }
 
@@ -21,7 +21,7 @@ pin_project! {
     // Waiting (for a slot) -> Readying (the inner service) -> Running -> Over
     #[project = StateProj]
     #[derive(Debug)]
-    enum State<S, Req, F> {
+    enum State<S, Req, F, E> {
         Waiting {
             #[pin]
             acquire: Acquire,
@@ -37,27 +37,42 @@ pin_project! {
             inner: F,
             permit: Permit,
         },
-        Over { refused: Option<Rejected> },
+        Over { error: Option<E> },
     }
 }
 
-impl<S, Req, F> BulkheadFuture<S, Req, F> {
-    pub(super) fn new(acquire: Acquire, inner: S, request: Req) -> Self {
+impl<S, Req, F, E> BulkheadFuture<S, Req, F, E> {
+    pub(super) fn waiting(acquire: Acquire, inner: S, request: Req) -> Self {
         let call = Some((inner, request));
         Self {
             state: State::Waiting { acquire, call },
         }
     }
 
-    pub(super) fn refused(rejected: Rejected) -> Self {
-        let refused = Some(rejected);
+    pub(super) fn readying(inner: S, request: Req, permit: Permit) -> Self {
         Self {
-            state: State::Over { refused },
+            state: State::Readying {
+                call: Some((inner, request)),
+                permit: Some(permit),
+            },
+        }
+    }
+
+    pub(super) fn running(inner: F, permit: Permit) -> Self {
+        Self {
+            state: State::Running { inner, permit },
+        }
+    }
+
+    pub(super) fn over(error: E) -> Self {
+        let error = Some(error);
+        Self {
+            state: State::Over { error },
         }
     }
 }
 
-impl<S, Req> Future for BulkheadFuture<S, Req, S::Future>
+impl<S, Req> Future for BulkheadFuture<S, Req, S::Future, S::Error>
 where
     S: Service<Req>,
     S::Error: From<Rejected>,
@@ -87,14 +102,14 @@ where
                     }
                 }
                 StateProj::Running { inner, .. } => break ready!(inner.poll(cx)),
-                StateProj::Over { refused } => {
-                    break Err(refused.take().expect("polled after completion").into());
+                StateProj::Over { error } => {
+                    break Err(error.take().expect("polled after completion"));
                 }
             };
             state.set(next);
         };
         // The slot ends with the call, not when somebody drops this future.
-        state.set(State::Over { refused: None });
+        state.set(State::Over { error: None });
         Poll::Ready(result)
     }
 }

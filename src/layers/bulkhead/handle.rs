@@ -86,8 +86,11 @@ impl Bulkhead {
     /// [`Rejected`] by `"bulkhead"`: `Full` without a queue; with one `QueueFull`, `WaitedTooLong` or
     /// `DeadlineExceeded`.
     pub fn acquire(&self) -> Acquire {
-        self.admit()
-            .unwrap_or_else(|rejected| Acquire::over(Err(rejected)))
+        match self.admit() {
+            Ok(Admitted::Now(permit)) => Acquire::over(Ok(permit)),
+            Ok(Admitted::Later(acquire)) => acquire,
+            Err(rejected) => Acquire::over(Err(rejected)),
+        }
     }
 
     /// Changes the number of slots, and returns at once. More slots wake who waits; fewer take effect as calls end.
@@ -121,20 +124,20 @@ impl Bulkhead {
     }
 
     /// A slot, or the wait for one.
-    pub(super) fn admit(&self) -> Result<Acquire, Rejected> {
+    pub(super) fn admit(&self) -> Result<Admitted, Rejected> {
         let Some(queue) = self.settings.queue else {
             return match self.slots.try_take() {
-                Some(permit) => Ok(Acquire::over(Ok(permit))),
+                Some(permit) => Ok(Admitted::Now(permit)),
                 None => Err(self.refused(Reason::Full {
                     limit: self.limit(),
                 })),
             };
         };
         match self.slots.take_or_queue(queue.length) {
-            Admission::Permit(permit) => Ok(Acquire::over(Ok(permit))),
-            Admission::Place(place) => Ok(Acquire {
+            Admission::Permit(permit) => Ok(Admitted::Now(permit)),
+            Admission::Place(place) => Ok(Admitted::Later(Acquire {
                 state: State::waiting(place, queue.max_wait, self.clone()),
-            }),
+            })),
             Admission::QueueFull => Err(self.refused(Reason::QueueFull {
                 limit: queue.length,
             })),
@@ -146,6 +149,12 @@ impl Bulkhead {
         let rejected = Rejected::new("bulkhead", reason).named(name).unsent();
         self.settings.observer.refused(rejected)
     }
+}
+
+/// What a call that is not refused gets.
+pub(super) enum Admitted {
+    Now(Permit),
+    Later(Acquire),
 }
 
 pin_project! {

@@ -63,6 +63,8 @@ pub use slots::Permit;
 mod sync {
     pub(super) use std::sync::atomic::{AtomicUsize, Ordering};
     pub(super) use std::sync::{Arc, Mutex, MutexGuard};
+
+    pub(super) use crate::algo::lanes::{lane, lanes};
 }
 
 // The same slots, on loom's primitives.

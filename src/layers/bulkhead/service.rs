@@ -1,9 +1,10 @@
-use std::task::{Context, Poll};
+use std::mem;
+use std::task::{Context, Poll, Waker};
 
 use tower::{Layer, Service};
 
 use super::future::BulkheadFuture;
-use super::handle::Bulkhead;
+use super::handle::{Admitted, Bulkhead};
 use crate::error::Rejected;
 
 /// Puts calls behind a [`Bulkhead`].
@@ -43,7 +44,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = BulkheadFuture<S, Req, S::Future>;
+    type Future = BulkheadFuture<S, Req, S::Future, S::Error>;
 
     /// Always ready. The inner service's readiness may be a slot of somebody else's: each call asks for it once it has
     /// a slot of its own, so that a call that waits, or a clone that idles, holds nothing.
@@ -52,9 +53,26 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.bulkhead.admit() {
-            Ok(acquire) => BulkheadFuture::new(acquire, self.inner.clone(), request),
-            Err(rejected) => BulkheadFuture::refused(rejected),
+        let permit = match self.bulkhead.admit() {
+            Ok(Admitted::Now(permit)) => permit,
+            Ok(Admitted::Later(acquire)) => {
+                return BulkheadFuture::waiting(acquire, self.inner.clone(), request);
+            }
+            Err(rejected) => return BulkheadFuture::over(rejected.into()),
+        };
+        // A look without a waker: if it is not ready, the future asks again with its own.
+        match self
+            .inner
+            .poll_ready(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(Ok(())) => BulkheadFuture::running(self.inner.call(request), permit),
+            Poll::Ready(Err(error)) => BulkheadFuture::over(error),
+            Poll::Pending => {
+                // What was asked goes with the call, so that the one that stays here holds nothing.
+                let clone = self.inner.clone();
+                let inner = mem::replace(&mut self.inner, clone);
+                BulkheadFuture::readying(inner, request, permit)
+            }
         }
     }
 }

@@ -4,21 +4,29 @@ use std::mem;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
-use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering};
+use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, lane, lanes};
+use crate::algo::lanes::{Lanes, Share, Spread};
 
 /// The slots of a bulkhead and the queue in front of them. Clones share both.
 #[derive(Clone, Debug)]
-pub(super) struct Slots(Arc<Shared>);
+pub(super) struct Slots(Spread<Shared>);
 
-/// Invariant: whoever waits is in `queue`, and `word` says so. While it does, only the holder of the queue's lock
+/// Invariants: whoever waits is in `queue`, and `word` says so. While it does, only the holder of the queue's lock
 /// changes `word`, so a newcomer cannot overtake; while it does not, calls come and go by compare-and-swap alone.
+///
+/// Lanes keep slots only while `word` says that they are open, which only the holder of the lock changes, and never
+/// while somebody waits. So what `word` says of a closed bulkhead is exact, and nobody is refused a slot that a lane
+/// keeps: who finds none closes the lanes and looks again.
 #[derive(Debug)]
 struct Shared {
-    /// `CALL` for each call in flight, plus `WAITING` while somebody waits.
+    /// `CALL` for each call in flight and each slot that a lane keeps, plus `WAITING` while somebody waits, plus `OPEN`
+    /// while lanes may keep slots.
     word: AtomicUsize,
     /// Written under the lock. A call that races with a change may still see the old one: it came first.
     limit: AtomicUsize,
     queue: Mutex<VecDeque<Arc<Waiter>>>,
+    /// The slots that calls gave back to a lane, for the next call there, plus `ROOM` for each that it may keep.
+    lanes: Lanes<AtomicUsize>,
 }
 
 /// What a caller that may wait is given.
@@ -30,55 +38,53 @@ pub(super) enum Admission {
 
 impl Slots {
     pub(super) fn new(limit: usize) -> Self {
-        Self(Arc::new(Shared {
+        Self(Spread::new(Shared {
             word: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
             queue: Mutex::new(VecDeque::new()),
+            lanes: Lanes::new(lanes(), || AtomicUsize::new(0)),
         }))
     }
 
+    #[cfg_attr(test, allow(dead_code))] // The model does not ask.
     pub(super) fn limit(&self) -> usize {
-        self.0.limit.load(Ordering::Relaxed)
+        self.0.limit()
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.0.word.load(Ordering::Relaxed) / CALL
+        let kept = |lane: &AtomicUsize| lane.load(Ordering::Relaxed) % ROOM;
+        let taken = self.0.word.load(Ordering::Relaxed) / CALL;
+        taken.saturating_sub(self.0.lanes.iter().map(kept).sum())
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.lock().len()
+        self.0.lock().len()
     }
 
     pub(super) fn try_take(&self) -> Option<Permit> {
-        // Acquire and release on every change of `word`: what a call did happens before the one that gets its slot.
-        self.0
-            .word
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-                self.has_room(word).then_some(word + CALL)
-            })
-            .ok()
-            .map(|_| self.permit())
+        self.0.try_take().then(|| self.permit())
     }
 
     /// A slot if there is one, else a place in the queue if fewer than `length` wait.
     pub(super) fn take_or_queue(&self, length: usize) -> Admission {
-        if let Some(permit) = self.try_take() {
-            return Admission::Permit(permit);
+        if self.0.try_take() {
+            return Admission::Permit(self.permit());
         }
-        let mut queue = self.lock();
+        let mut queue = self.0.lock();
+        self.0.close_lanes(&queue);
         // One step decides: a slot that came free just now is taken, or its next holder sees that somebody waits.
         let before = self
             .0
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-                Some(if self.has_room(word) {
+                Some(if self.0.has_room(word) {
                     word + CALL
                 } else {
                     word | WAITING
                 })
             })
             .unwrap_or_else(|word| word);
-        if self.has_room(before) {
+        if self.0.has_room(before) {
             return Admission::Permit(self.permit());
         }
         if queue.len() >= length {
@@ -87,51 +93,125 @@ impl Slots {
         let waiter = Arc::new(Waiter(Mutex::new(Turn::Waiting(None))));
         queue.push_back(Arc::clone(&waiter));
         Admission::Place(Place {
-            slots: self.clone(),
+            slots: self.0.share(),
             waiter,
         })
     }
 
     pub(super) fn resize(&self, limit: usize) {
-        let queue = self.lock();
+        let queue = self.0.lock();
+        self.0.close_lanes(&queue);
         self.0.limit.store(limit, Ordering::Relaxed);
         drop(queue);
-        while self.hand_on(self.lock()) {}
+        while self.0.hand_on(self.0.lock()) {}
+    }
+
+    fn permit(&self) -> Permit {
+        Permit {
+            slots: self.0.share(),
+        }
+    }
+}
+
+impl Shared {
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
     fn has_room(&self, word: usize) -> bool {
         word & WAITING == 0 && word / CALL < self.limit()
     }
 
-    fn permit(&self) -> Permit {
-        Permit {
-            slots: self.clone(),
+    // Acquire and release on every change of `word` and of a lane: what a call did happens before the one that gets its
+    // slot.
+
+    fn try_take(&self) -> bool {
+        let kept = |kept: usize| (kept % ROOM > 0).then(|| kept - 1);
+        let mine = self.lanes.at(lane());
+        if mine
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, kept)
+            .is_ok()
+        {
+            return true;
+        }
+        loop {
+            let taken = self
+                .word
+                .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+                    self.has_room(word).then_some(word + CALL)
+                });
+            match taken {
+                Ok(_) => return true,
+                Err(word) if word & OPEN == 0 => return false,
+                Err(_) => self.close_lanes(&self.lock()),
+            }
         }
     }
 
     fn give_back(&self) {
+        let room = |kept: usize| (kept % ROOM < kept / ROOM).then(|| kept + 1);
+        let mine = self.lanes.at(lane());
+        if mine
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, room)
+            .is_ok()
+        {
+            return;
+        }
         let nobody_waits = self
-            .0
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
                 (word & WAITING == 0).then_some(word - CALL)
             });
-        if nobody_waits.is_err() {
-            let queue = self.lock();
-            self.0.word.fetch_sub(CALL, Ordering::AcqRel);
-            self.hand_on(queue);
+        match nobody_waits {
+            Ok(word) if word & OPEN == 0 && word / CALL <= self.limit() / 4 => self.open_lanes(),
+            Ok(_) => {}
+            Err(_) => {
+                let queue = self.lock();
+                self.word.fetch_sub(CALL, Ordering::AcqRel);
+                self.hand_on(queue);
+            }
         }
+    }
+
+    /// Lets lanes keep slots, half of all at most.
+    fn open_lanes(&self) {
+        let room = (self.limit() / 2 / lanes()).min(ROOM - 1);
+        if room == 0 {
+            return;
+        }
+        let _queue = self.lock();
+        // In `word` first: it must never deny a slot that a lane keeps.
+        let opened = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+                (word & (WAITING | OPEN) == 0).then_some(word | OPEN)
+            });
+        if opened.is_ok() {
+            self.lanes
+                .iter()
+                .for_each(|lane| lane.store(room * ROOM, Ordering::Release));
+        }
+    }
+
+    /// Takes back what the lanes keep.
+    fn close_lanes(&self, _queue: &MutexGuard<'_, VecDeque<Arc<Waiter>>>) {
+        if self.word.load(Ordering::Relaxed) & OPEN == 0 {
+            return;
+        }
+        let take_back = |lane: &AtomicUsize| lane.swap(0, Ordering::AcqRel) % ROOM;
+        let kept: usize = self.lanes.iter().map(take_back).sum();
+        self.word.fetch_sub(kept * CALL + OPEN, Ordering::AcqRel);
     }
 
     /// Gives a free slot to the first who waits, and says whether there were both.
     fn hand_on(&self, mut queue: MutexGuard<'_, VecDeque<Arc<Waiter>>>) -> bool {
-        if self.in_flight() >= self.limit() {
+        if self.word.load(Ordering::Relaxed) / CALL >= self.limit() {
             return false;
         }
         let Some(waiter) = queue.pop_front() else {
             return false;
         };
-        self.0.word.fetch_add(CALL, Ordering::AcqRel);
+        self.word.fetch_add(CALL, Ordering::AcqRel);
         let turn = mem::replace(&mut *waiter.lock(), Turn::Granted);
         self.unlock(queue);
         // A waker is foreign code: it runs outside the locks.
@@ -157,12 +237,12 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Waiter>>> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unlock(&self, queue: MutexGuard<'_, VecDeque<Arc<Waiter>>>) {
         if queue.is_empty() {
-            self.0.word.fetch_and(!WAITING, Ordering::AcqRel);
+            self.word.fetch_and(!WAITING, Ordering::AcqRel);
         }
     }
 }
@@ -172,7 +252,7 @@ impl Slots {
 /// It may outlive the call: keep it with a response whose body is still being read.
 #[must_use = "the slot is given back when this is dropped"]
 pub struct Permit {
-    slots: Slots,
+    slots: Share<Shared>,
 }
 
 impl Drop for Permit {
@@ -190,7 +270,7 @@ impl fmt::Debug for Permit {
 /// A place in the queue. Dropped, it is left; a slot granted but not taken goes to the next.
 #[derive(Debug)]
 pub(super) struct Place {
-    slots: Slots,
+    slots: Share<Shared>,
     waiter: Arc<Waiter>,
 }
 
@@ -200,7 +280,9 @@ impl Place {
         match &*turn {
             Turn::Granted => {
                 *turn = Turn::Taken;
-                Poll::Ready(self.slots.permit())
+                Poll::Ready(Permit {
+                    slots: self.slots.clone(),
+                })
             }
             Turn::Waiting(Some(waker)) if waker.will_wake(cx.waker()) => Poll::Pending,
             Turn::Taken => Poll::Pending,
@@ -243,4 +325,6 @@ impl Waiter {
 }
 
 const WAITING: usize = 1;
-const CALL: usize = 2;
+const OPEN: usize = 2;
+const CALL: usize = 4;
+const ROOM: usize = 1 << (usize::BITS / 2);
