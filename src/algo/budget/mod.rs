@@ -29,6 +29,8 @@ pub use counts::Budget;
 
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+
+    pub(super) use crate::algo::lanes::{lane, lanes};
 }
 
 #[cfg(test)]

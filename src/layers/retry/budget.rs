@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::algo::budget::Budget;
-use crate::clock;
 
 /// How many retries the traffic pays for, over the last ten seconds. Clones share it.
 ///
@@ -25,8 +24,8 @@ impl RetryBudget {
         Self(Arc::new(Budget::new(share, floor)))
     }
 
-    pub(super) fn deposit(&self) {
-        self.0.deposit(clock::now());
+    pub(super) fn deposit(&self, now: Instant) {
+        self.0.deposit(now);
     }
 
     pub(super) fn withdraw(&self, now: Instant) -> Option<Token> {

@@ -1,5 +1,4 @@
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -7,7 +6,9 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::budget::Token;
-use super::{Decision, RetryLayer, Rules};
+use super::service::Shared;
+use super::{Decision, Rules};
+use crate::algo::lanes::Share;
 use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
 use crate::observe::Event;
@@ -26,14 +27,14 @@ pin_project! {
         // The attempt's that is coming or under way, spent once that has begun.
         token: Option<Token>,
         #[pin]
-        state: State<S::Future>,
+        state: State<S, S::Future>,
     }
 }
 
 pin_project! {
     // Attempting ─▶ Waiting ─▶ Readying ─▶ Attempting …
     #[project = StateProj]
-    enum State<F> {
+    enum State<S, F> {
         Attempting {
             #[pin]
             attempt: F,
@@ -43,6 +44,7 @@ pin_project! {
             timer: Sleep,
         },
         Readying {
+            inner: S,
             // The deadline's, registered only once the inner service is pending.
             #[pin]
             timer: Option<Sleep>,
@@ -63,7 +65,7 @@ impl<S: Service<Req>, Req, R> RetryFuture<S, Req, R> {
 
 impl<S, Req, R> Future for RetryFuture<S, Req, R>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
     type Output = Result<S::Response, S::Error>;
@@ -80,7 +82,7 @@ where
 
 impl<S, Req, R> RetryFuture<S, Req, R>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
     fn poll_answer(
@@ -113,11 +115,15 @@ where
                 }
                 StateProj::Waiting { timer } => {
                     ready!(timer.poll(cx));
-                    State::Readying { timer: None }
+                    let plan = this.plan.as_ref().expect("polled after completion");
+                    State::Readying {
+                        inner: plan.shared.inner(),
+                        timer: None,
+                    }
                 }
-                StateProj::Readying { timer } => {
+                StateProj::Readying { inner, timer } => {
                     let plan = this.plan.as_mut().expect("polled after completion");
-                    let Some(request) = ready!(plan.poll_ready(timer, cx)) else {
+                    let Some(request) = ready!(plan.poll_ready(inner, timer, cx)) else {
                         give_back(this.token);
                         let kept = this.kept.take().expect("what an attempt ended with");
                         return Poll::Ready(kept);
@@ -125,7 +131,7 @@ where
                     if let Some(token) = this.token {
                         token.spent = true;
                     }
-                    let attempt = plan.inner.call(request);
+                    let attempt = inner.call(request);
                     State::Attempting { attempt }
                 }
             };
@@ -143,8 +149,7 @@ fn give_back(token: &mut Option<Token>) {
 
 /// What further attempts need.
 pub(super) struct Plan<S, Req, R> {
-    policy: Arc<RetryLayer<R>>,
-    inner: S,
+    shared: Share<Shared<S, R>>,
     /// `None` once it was sent itself: no attempt can follow.
     request: Option<Req>,
     /// The number of the last attempt, 1 for the first.
@@ -155,13 +160,12 @@ pub(super) struct Plan<S, Req, R> {
 
 impl<S, Req, R> Plan<S, Req, R>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
-    pub(super) fn new(policy: Arc<RetryLayer<R>>, inner: S, request: Req) -> Self {
+    pub(super) fn new(shared: Share<Shared<S, R>>, request: Req) -> Self {
         Self {
-            policy,
-            inner,
+            shared,
             request: Some(request),
             attempt: 1,
             wait: Duration::ZERO,
@@ -169,7 +173,7 @@ where
     }
 
     fn is_refusal(&self, result: &Result<S::Response, S::Error>) -> bool {
-        matches!(result, Err(error) if self.policy.rules.is_refusal(error))
+        matches!(result, Err(error) if self.shared.policy.rules.is_refusal(error))
     }
 
     /// How long to wait before the next attempt, and what it takes from the budget; `None` if `result` is final.
@@ -177,7 +181,7 @@ where
         &mut self,
         result: &Result<S::Response, S::Error>,
     ) -> Option<(Duration, Option<Token>)> {
-        let policy = &*self.policy;
+        let policy = &self.shared.policy;
         let Decision::Retry { after } =
             policy.rules.decide(self.request.as_ref()?, result.as_ref())
         else {
@@ -217,6 +221,7 @@ where
     /// The request to send, once the inner service is ready; `None` if it failed or the deadline has passed.
     fn poll_ready(
         &mut self,
+        inner: &mut S,
         mut timer: Pin<&mut Option<Sleep>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Req>> {
@@ -224,7 +229,7 @@ where
         if deadline.is_some_and(|deadline| deadline.has_passed(clock::now())) {
             return Poll::Ready(None);
         }
-        match self.inner.poll_ready(cx) {
+        match inner.poll_ready(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(self.take_request()),
             Poll::Ready(Err(_)) => return Poll::Ready(None),
             Poll::Pending => {}
@@ -244,8 +249,8 @@ where
     /// A copy of the request, or itself where this is the last attempt.
     fn take_request(&mut self) -> Option<Req> {
         let copy = match &self.request {
-            Some(request) if self.attempt < self.policy.attempts => {
-                self.policy.rules.replay(request, self.attempt)
+            Some(request) if self.attempt < self.shared.policy.attempts => {
+                self.shared.policy.rules.replay(request, self.attempt)
             }
             _ => None,
         };
