@@ -1,6 +1,7 @@
 //! The only reader of time. It stands on tokio's clock, so that a paused test moves everything.
 
 use std::cell::Cell;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use tokio::time::{Sleep, sleep, sleep_until};
@@ -12,29 +13,44 @@ pub fn now() -> Instant {
 }
 
 /// Begins a call now. A call that is begun by it, on the way in, begins at the same moment, so that a stack of layers
-/// reads the clock once. What is polled later reads it again.
+/// reads the clock once.
 pub(crate) fn begin<T>(call: impl FnOnce(Instant) -> T) -> T {
     if let Some(begun) = BEGUN.get() {
         return call(begun);
     }
     let begun = now();
     BEGUN.set(Some(begun));
-    let _ended = Ended;
+    let _begun = Begun;
     call(begun)
 }
 
-/// Ends the moment, after a panic too.
-struct Ended;
+/// Polls what a call waits for. If that is over, [`end`] says when.
+pub(crate) fn poll<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+    ENDED.set(None);
+    poll()
+}
 
-impl Drop for Ended {
+/// When the call that was just [polled](poll) ended, as the first to ask read it: a stack of layers ends at one moment.
+pub(crate) fn end() -> Instant {
+    ENDED.get().unwrap_or_else(|| {
+        let ended = now();
+        ENDED.set(Some(ended));
+        ended
+    })
+}
+
+/// While it lives, a call is on its way in.
+struct Begun;
+
+impl Drop for Begun {
     fn drop(&mut self) {
         BEGUN.set(None);
     }
 }
 
 thread_local! {
-    /// When the call that is on its way in began.
     static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
+    static ENDED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// A timer for the moment `at`.
@@ -42,7 +58,7 @@ pub fn until(at: Instant) -> Sleep {
     sleep_until(at.into())
 }
 
-/// `at + wait`, or about 30 years from `at` where that is beyond what the clock can hold.
+/// `at + wait`. A wait of more than about 30 years counts as that, so that the clock can hold its end.
 pub fn after(at: Instant, wait: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
     at.checked_add(wait.min(FAR)).unwrap_or(at)

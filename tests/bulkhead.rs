@@ -129,6 +129,20 @@ async fn who_waits_is_served_in_turn_and_a_newcomer_does_not_overtake() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_that_moves_to_another_task_wakes_that_one() {
+    let bulkhead = Bulkhead::new("orders", 1).queue(1, SECOND);
+    let held = bulkhead.acquire().await.unwrap();
+    let mut waits = Box::pin(bulkhead.acquire());
+    let mut left = spawn(());
+    let mut entered = spawn(());
+    for task in [&mut left, &mut entered] {
+        assert_pending!(task.enter(|cx, _| waits.as_mut().poll(cx)));
+    }
+    drop(held);
+    assert_eq!((left.is_woken(), entered.is_woken()), (false, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waiter_that_gives_up_leaves_the_queue() {
     let bulkhead = Bulkhead::new("orders", 1).queue(2, SECOND);
     let held = bulkhead.acquire().await.unwrap();

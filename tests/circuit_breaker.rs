@@ -347,6 +347,14 @@ async fn those_who_wait_are_woken_when_the_wait_is_over_and_when_a_probe_is_give
     probe.release();
     assert!(waiting.is_woken());
     assert_ready!(waiting.poll());
+
+    breaker.reconfigure(brittle().half_open_calls(1).cancelled(Cancelled::Ignored));
+    let probe = breaker.try_acquire().unwrap();
+    let mut waiting = task::spawn(breaker.ready());
+    assert_pending!(waiting.poll());
+    drop(probe);
+    assert!(waiting.is_woken());
+    assert_ready!(waiting.poll());
 }
 
 #[tokio::test(start_paused = true)]
@@ -616,6 +624,10 @@ async fn disabled_counts_nothing_and_metrics_only_counts_without_opening() {
 
     breaker.close();
     assert_eq!(breaker.figures().calls.calls, 0);
+
+    call(&service, Ask::Fail).await.unwrap_err();
+    breaker.metrics_only();
+    assert_eq!(breaker.figures().calls.calls, 0, "a dry run starts empty");
 }
 
 #[tokio::test(start_paused = true)]
@@ -689,10 +701,13 @@ async fn an_open_breaker_refuses_without_a_ready_service_inside() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_waits_for_the_service_inside_is_woken_when_the_breaker_opens() {
-    let breaker = CircuitBreaker::new("orders", brittle());
+    let breaker = CircuitBreaker::new("orders", brittle().cancelled(Cancelled::Ignored));
     let (mut service, mut handle) = tower_test::mock::spawn_layer::<(), (), _>(breaker.layer());
     handle.allow(0);
     assert_pending!(service.poll_ready());
+    breaker.try_acquire().unwrap().release();
+    drop(breaker.try_acquire().unwrap());
+    assert!(!service.is_woken(), "nothing is polled in vain");
     breaker.try_acquire().unwrap().record(Outcome::Failure);
     assert!(!service.is_woken());
     breaker.try_acquire().unwrap().record(Outcome::Failure);

@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use buttress::BoxError;
 use buttress::algo::breaker;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::circuit_breaker::CircuitBreaker;
 use buttress::layers::fallback::FallbackLayer;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::{BoxError, Outcome};
 use tower::{Layer, Service, ServiceExt};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -60,6 +60,7 @@ contract! {
         (bulkhead.layer(), move || bulkhead.in_flight() + bulkhead.waiting())
     };
     circuit_breaker: (CircuitBreaker::new("contract", never_opens()).layer(), || 0);
+    circuit_breaker_half_open: half_open();
     retry: (RetryLayer::new(3), || 0);
     retry_once: (RetryLayer::new(1), || 0);
     fallback: (FallbackLayer::from_fn(|failed: Result<u8, BoxError>| failed), || 0);
@@ -67,6 +68,33 @@ contract! {
 
 fn never_opens() -> breaker::Settings {
     breaker::Settings::default().minimum_calls(100)
+}
+
+/// A breaker that stays half-open whatever a call says, with one probe, and whether that is out.
+fn half_open() -> (impl Layer<Inner, Service: Subject>, impl Fn() -> usize) {
+    let settings = breaker::Settings::default()
+        .half_open_calls(1)
+        .half_open_limit(HOUR)
+        .cancelled(breaker::Cancelled::Ignored);
+    let breaker = CircuitBreaker::new("contract", settings);
+    breaker.half_open();
+    let layer = breaker
+        .layer()
+        .classify(|_: Result<&u8, &BoxError>| Outcome::Ignored);
+    let is_out = move || {
+        // A panic counts as a failure.
+        if breaker.state() == breaker::State::Open {
+            breaker.half_open();
+        }
+        match breaker.try_acquire() {
+            Ok(probe) => {
+                probe.release();
+                0
+            }
+            Err(_) => 1,
+        }
+    };
+    (layer, is_out)
 }
 
 /// A service under test. That its futures are `Send` is a law as well, and held here.

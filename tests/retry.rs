@@ -252,12 +252,41 @@ async fn a_request_that_cannot_be_copied_is_sent_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_finished_call_holds_no_request_though_its_future_lives() {
-    let held = Arc::new(());
-    let failing = peer(|call, _: Arc<()>| if call < 2 { failure(call) } else { Ok(200) });
-    let mut call = std::pin::pin!(three_attempts().layer(failing).oneshot(Arc::clone(&held)));
-    call.as_mut().await.unwrap();
-    assert_eq!(Arc::strong_count(&held), 1);
+async fn a_finished_call_holds_nothing_though_its_future_lives() {
+    // Fails, then succeeds, is refused, or is not ready again.
+    for end in 0..3 {
+        let (sent, answered) = (Arc::new(()), Arc::new(()));
+        let budget = RetryBudget::new(0.0, 1);
+        let answer = Arc::clone(&answered);
+        let mut inner = peer(move |call, _: Arc<()>| match call {
+            2 if end == 1 => Err(open()),
+            _ => Ok(200 + call as u16),
+        });
+        inner.readiness = Some(match end {
+            2 => |calls| match calls {
+                0 => Poll::Ready(Ok(())),
+                _ => Poll::Ready(Err("not ready".into())),
+            },
+            _ => |_| Poll::Ready(Ok(())),
+        });
+        let inner = inner.map_response(move |status| (status, Arc::clone(&answer)));
+        let mut service = RetryLayer::new(3)
+            .backoff(exactly(100))
+            .budget(budget.clone())
+            .rules(|_: &Arc<()>, result: Result<&(u16, Arc<()>), &BoxError>| {
+                matches!(result, Ok((201, _)))
+            })
+            .layer(inner);
+        let call = service.ready().await.unwrap().call(Arc::clone(&sent));
+        let mut call = std::pin::pin!(call);
+        let (status, _) = call.as_mut().await.unwrap();
+        assert_eq!(status, if end == 0 { 202 } else { 201 });
+        assert_eq!(Arc::strong_count(&sent), 1, "the request");
+        drop(service);
+        assert_eq!(Arc::strong_count(&answered), 1, "the first response");
+        let left = if end == 0 { 9 } else { 10 };
+        assert_eq!(tokens_left(&budget).await, left, "the token");
+    }
 }
 
 // Refusals and the real error.
@@ -525,6 +554,51 @@ async fn an_exhausted_budget_ends_the_call_with_its_last_result_and_says_so() {
         r#"BudgetExhausted { retry: "orders" }"#,
     ];
     assert_eq!(log.take(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_a_layer_inside_refused_pay_for_no_retries() {
+    let budget = RetryBudget::new(1.0, 0);
+    let refused_at_first = peer(|call, ()| {
+        if call <= 100 {
+            Err(open())
+        } else {
+            failure(call)
+        }
+    });
+    let calls = Arc::clone(&refused_at_first.calls);
+    let layer = RetryLayer::new(1000).backoff(exactly(0)).budget(budget);
+    let service = layer.layer(refused_at_first);
+    for _ in 0..101 {
+        service.clone().oneshot(()).await.unwrap_err();
+    }
+    assert_eq!(
+        calls.load(Relaxed),
+        102,
+        "one retry for the one that was sent"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_cannot_be_tried_again_pay_for_those_that_can() {
+    #[derive(Clone)]
+    struct Gets;
+    impl Rules<bool, u16, BoxError> for Gets {
+        fn replay(&self, get: &bool, _: u32) -> Option<bool> {
+            get.then_some(true)
+        }
+        fn decide(&self, _: &bool, result: Result<&u16, &BoxError>) -> Decision {
+            result.is_err().into()
+        }
+    }
+    let failing = peer(|call, _: bool| failure(call));
+    let calls = Arc::clone(&failing.calls);
+    let layer = RetryLayer::new(1000).rules(Gets).backoff(exactly(0));
+    let service = layer.budget(RetryBudget::new(1.0, 0)).layer(failing);
+    service.clone().oneshot(false).await.unwrap_err();
+    assert_eq!(calls.load(Relaxed), 1);
+    service.oneshot(true).await.unwrap_err();
+    assert_eq!(calls.load(Relaxed), 4);
 }
 
 #[tokio::test(start_paused = true)]

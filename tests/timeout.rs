@@ -294,38 +294,43 @@ async fn a_service_kept_ready_for_later_has_the_whole_limit() {
     assert_eq!(answer.unwrap(), "answer");
 }
 
-/// Not ready, save that its second readiness is an error.
-struct Flaky {
-    polls: u32,
-}
+/// What readiness is at each poll.
+struct Scripted(std::vec::IntoIter<Poll<Result<(), BoxError>>>);
 
-impl Service<()> for Flaky {
+impl Service<()> for Scripted {
     type Response = ();
     type Error = BoxError;
     type Future = std::future::Ready<Result<(), BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.polls += 1;
-        match self.polls {
-            2 => Poll::Ready(Err("reset".into())),
-            _ => Poll::Pending,
-        }
+        self.0.next().expect("not polled so often")
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
-        unreachable!("never ready")
+        unreachable!("no test calls it")
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_ended_with_an_error_is_not_held_against_the_next() {
-    let layer = TimeoutLayer::new(LIMIT).cover_readiness();
-    let mut service = tokio_test::task::spawn(layer.layer(Flaky { polls: 0 }));
-    let mut poll_ready = || service.enter(|cx, mut service| service.poll_ready(cx));
-    assert!(poll_ready().is_pending());
-    assert!(matches!(poll_ready(), Poll::Ready(Err(_))));
-    clock::sleep(LIMIT).await;
-    assert!(poll_ready().is_pending());
+async fn a_wait_that_ended_is_not_held_against_the_next() {
+    for end in [Ok(()), Err("reset".into())] {
+        let polls = vec![
+            Poll::Pending,
+            Poll::Ready(end),
+            Poll::Pending,
+            Poll::Pending,
+        ];
+        let layer = TimeoutLayer::new(LIMIT).cover_readiness();
+        let service = layer.layer(Scripted(polls.into_iter()));
+        let mut service = tokio_test::task::spawn(service);
+        let mut poll_ready = || service.enter(|cx, mut service| service.poll_ready(cx));
+        assert!(poll_ready().is_pending());
+        assert!(poll_ready().is_ready());
+        clock::sleep(LIMIT).await;
+        assert!(poll_ready().is_pending(), "a wait of its own");
+        clock::sleep(LIMIT).await;
+        assert!(poll_ready().is_ready(), "which ends as well");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -66,6 +66,7 @@ impl Backoff {
     /// # Panics
     ///
     /// If `multiplier` is below 1 or not finite.
+    #[track_caller]
     pub fn exponential(base: Duration, multiplier: f64) -> Self {
         assert!(
             multiplier.is_finite() && multiplier >= 1.0,
@@ -121,6 +122,8 @@ impl Backoff {
             } else {
                 Duration::MAX
             })
+            // Past 2^51 s a double is short of nanoseconds.
+            .max(self.base)
             .min(self.cap)
     }
 }
@@ -164,6 +167,7 @@ mod tests {
     #[test]
     fn waits_without_jitter_follow_the_table() {
         let doubling = Backoff::exponential(ms(100), 2.0).cap(ms(1000));
+        let odd = Duration::new(1 << 51, 1);
         let table = [
             (Backoff::constant(ms(500)), 1, ms(500)),
             (Backoff::constant(ms(500)), 7, ms(500)),
@@ -174,6 +178,7 @@ mod tests {
             (doubling, 4, ms(800)),
             (doubling, 5, ms(1000)),
             (doubling, u32::MAX, ms(1000)),
+            (Backoff::constant(odd), 7, odd),
             (Backoff::exponential(ms(100), 1.5), 3, ms(225)),
             (Backoff::exponential(ms(0), 2.0), u32::MAX, ms(0)),
             (Backoff::exponential(ms(20_000), 2.0), 3, ms(20_000)),

@@ -511,6 +511,44 @@ mod tests {
     }
 
     #[test]
+    fn more_successes_than_probes_means_all_of_them() {
+        let mut bench = Bench::new(brittle().half_open_successes(9));
+        bench.breaker.half_open(bench.now());
+        for _ in 0..3 {
+            bench.call(false);
+            assert_eq!(bench.state(), State::HalfOpen);
+        }
+        bench.call(false);
+        assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_breaker_that_awaits_all_probes_opens_at_the_limit_without_the_last() {
+        let mut bench = Bench::new(brittle().await_all_probes(true));
+        bench.breaker.half_open(bench.now());
+        for _ in 0..3 {
+            bench.call(false);
+        }
+        bench.at = 1000;
+        assert_eq!(bench.state(), State::Open);
+        let calls = bench.figures().calls;
+        assert_eq!(calls.calls, 3, "those that came back");
+    }
+
+    #[test]
+    fn fewer_probes_than_came_back_already_decide_with_the_next_result() {
+        let mut bench = Bench::new(brittle());
+        bench.breaker.half_open(bench.now());
+        let last = bench.acquire().expect("admitted");
+        bench.call(false);
+        bench.call(true);
+        let now = bench.now();
+        bench.breaker.reconfigure(brittle().half_open_calls(1), now);
+        bench.end(last, false);
+        assert_eq!(bench.state(), State::Closed, "one of three failed");
+    }
+
+    #[test]
     fn other_settings_keep_the_state_the_calls_and_the_tickets() {
         let mut bench = Bench::new(Settings::default());
         bench.call(true);
@@ -595,6 +633,21 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_that_the_peer_asked_for_is_kept() {
+        let mut bench = Bench::new(brittle().consecutive_failures(2));
+        for asked in [9000, 2000] {
+            let ticket = bench.acquire().expect("admitted");
+            let call = Call {
+                retry_after: Some(ms(asked)),
+                ..Call::failed(ms(1))
+            };
+            let now = bench.now();
+            bench.breaker.record(ticket, call, now, &mut bench.rng);
+        }
+        assert_eq!(bench.left(), ms(9000));
+    }
+
+    #[test]
     fn what_the_peer_asked_before_a_close_is_forgotten() {
         let mut bench = Bench::new(brittle());
         let ticket = bench.acquire().expect("admitted");
@@ -645,6 +698,28 @@ mod tests {
         bench.call(false);
         let _hung = bench.acquire();
         bench.at = 1000;
+        assert_eq!(bench.state(), State::Open);
+    }
+
+    #[test]
+    fn a_probe_that_is_given_back_after_the_limit_was_out_at_the_limit() {
+        let mut bench = Bench::new(brittle());
+        bench.breaker.half_open(bench.now());
+        let hung = bench.acquire().expect("admitted");
+        bench.call(false);
+        bench.at = 1000;
+        let now = bench.now();
+        bench.breaker.release(hung, now, &mut bench.rng);
+        assert_eq!(bench.state(), State::Open);
+    }
+
+    #[test]
+    fn half_open_lasts_as_long_as_the_first_wait_unless_told_otherwise() {
+        let mut bench = Bench::new(brittle().open_wait(ms(3000)));
+        bench.breaker.half_open(bench.now());
+        bench.at = 2999;
+        assert_eq!(bench.state(), State::HalfOpen);
+        bench.at = 3000;
         assert_eq!(bench.state(), State::Open);
     }
 

@@ -24,6 +24,7 @@ impl Budget {
     /// # Panics
     ///
     /// If `share` is negative or not finite.
+    #[track_caller]
     pub fn new(share: f64, floor: u32) -> Self {
         assert!(
             share.is_finite() && share >= 0.0,

@@ -93,6 +93,16 @@ mod tests {
     }
 
     #[test]
+    fn a_decimal_share_is_taken_as_it_is_written() {
+        let budget = Budget::new(0.29, 0);
+        let now = start();
+        for _ in 0..100 {
+            budget.deposit(now);
+        }
+        assert_eq!((0..100).filter(|_| budget.withdraw(now)).count(), 29);
+    }
+
+    #[test]
     fn an_idle_budget_forgets_its_deposits() {
         let budget = Budget::new(0.5, 0);
         let now = start();

@@ -39,6 +39,7 @@ impl Bulkhead {
     /// # Panics
     ///
     /// If `limit` is 0: nothing could ever pass.
+    #[track_caller]
     pub fn new(name: impl Into<Arc<str>>, limit: usize) -> Self {
         assert!(limit > 0, "a bulkhead of no slots lets nothing pass");
         Self {
@@ -58,6 +59,7 @@ impl Bulkhead {
     ///
     /// If `length` or `max_wait` is 0: that is no queue.
     #[must_use]
+    #[track_caller]
     pub fn queue(mut self, length: usize, max_wait: Duration) -> Self {
         assert!(length > 0, "a queue of length 0 is no queue");
         assert!(!max_wait.is_zero(), "a queue of no wait is no queue");
@@ -98,6 +100,7 @@ impl Bulkhead {
     /// # Panics
     ///
     /// If `limit` is 0.
+    #[track_caller]
     pub fn resize(&self, limit: usize) {
         assert!(limit > 0, "a bulkhead of no slots lets nothing pass");
         self.slots.resize(limit);

@@ -152,15 +152,8 @@ impl CircuitBreaker {
 
     /// As `try_acquire`, but tells nobody of a refusal.
     pub(super) fn acquire(&self) -> Result<Permit, Refusal> {
-        let (ticket, was_last, started) = self.with(|breaker, now| {
-            let ticket = breaker.acquire(now, &mut ThreadRng);
-            let was_last = ticket.is_ok() && breaker.refusal(now, &mut ThreadRng).is_some();
-            (ticket, was_last, now)
-        });
-        // The last probe makes a call impossible without a change of state.
-        if was_last {
-            self.shared.changed.notify_waiters();
-        }
+        let (ticket, started) =
+            self.with(|breaker, now| (breaker.acquire(now, &mut ThreadRng), now));
         Ok(Permit {
             ticket: Some(ticket?),
             started,
@@ -205,11 +198,17 @@ impl CircuitBreaker {
     fn with<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
         let now = clock::now();
         let mut inner = self.lock();
-        let result = step(&mut inner.breaker, now);
-        let changed = inner.breaker.has_changed();
+        let breaker = &mut inner.breaker;
+        let refused = breaker.refusal(now, &mut ThreadRng).is_some();
+        let result = step(breaker, now);
+        // The last probe taken, or one given back, makes a difference without a change of state.
+        let differs = refused != breaker.refusal(now, &mut ThreadRng).is_some();
+        let changed = breaker.has_changed();
         drop(inner);
-        if changed {
+        if changed || differs {
             self.shared.changed.notify_waiters();
+        }
+        if changed {
             self.tell();
         }
         result
@@ -303,9 +302,6 @@ impl Permit {
             };
             breaker.record(ticket, call, now, &mut ThreadRng);
         });
-        if matches!(outcome, None | Some(Outcome::Ignored)) {
-            self.breaker.shared.changed.notify_waiters();
-        }
     }
 }
 

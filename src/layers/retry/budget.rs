@@ -3,7 +3,8 @@ use std::time::Instant;
 
 use crate::algo::budget::Budget;
 
-/// How many retries the traffic pays for, over the last ten seconds. Clones share it.
+/// How many retries the traffic pays for, over the last ten seconds: the first attempts that ended in them, save those
+/// that a layer inside refused. Clones share it.
 ///
 /// Each layer has one of its own, shared by all services made from that layer and from its clones. Several layers
 /// share one if they are given clones of it, which is right where they call the same peer.
@@ -20,6 +21,7 @@ impl RetryBudget {
     /// # Panics
     ///
     /// If `share` is negative or not finite.
+    #[track_caller]
     pub fn new(share: f64, floor: u32) -> Self {
         Self(Arc::new(Budget::new(share, floor)))
     }

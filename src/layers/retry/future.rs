@@ -20,7 +20,7 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // `None` if the first attempt is the only one.
+        // `None` if one attempt is all that is allowed.
         plan: Option<Plan<S, Req, R>>,
         // What the peer said last. It is the answer if the next attempt is never made or is refused.
         kept: Option<Result<S::Response, S::Error>>,
@@ -76,6 +76,7 @@ where
         let this = self.project();
         *this.plan = None;
         *this.kept = None;
+        *this.token = None;
         Poll::Ready(result)
     }
 }
@@ -93,7 +94,7 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Attempting { attempt } => {
-                    let result = ready!(attempt.poll(cx));
+                    let result = ready!(clock::poll(|| attempt.poll(cx)));
                     let Some(plan) = this.plan else {
                         return Poll::Ready(result);
                     };
@@ -101,7 +102,10 @@ where
                         let Some(kept) = this.kept.take() else {
                             return Poll::Ready(result);
                         };
-                        give_back(this.token);
+                        // The peer never saw the attempt: its token goes back into the budget.
+                        if let Some(token) = this.token {
+                            token.spent = false;
+                        }
                         return Poll::Ready(kept);
                     }
                     let Some((wait, token)) = plan.another(&result) else {
@@ -124,7 +128,6 @@ where
                 StateProj::Readying { inner, timer } => {
                     let plan = this.plan.as_mut().expect("polled after completion");
                     let Some(request) = ready!(plan.poll_ready(inner, timer, cx)) else {
-                        give_back(this.token);
                         let kept = this.kept.take().expect("what an attempt ended with");
                         return Poll::Ready(kept);
                     };
@@ -140,17 +143,10 @@ where
     }
 }
 
-/// Puts the token back into the budget: the peer never saw the attempt.
-fn give_back(token: &mut Option<Token>) {
-    if let Some(mut token) = token.take() {
-        token.spent = false;
-    }
-}
-
 /// What further attempts need.
 pub(super) struct Plan<S, Req, R> {
     shared: Share<Shared<S, R>>,
-    /// `None` once it was sent itself: no attempt can follow.
+    /// `None` if it was sent itself: no attempt can follow.
     request: Option<Req>,
     /// The number of the last attempt, 1 for the first.
     attempt: u32,
@@ -163,10 +159,10 @@ where
     S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
-    pub(super) fn new(shared: Share<Shared<S, R>>, request: Req) -> Self {
+    pub(super) fn new(shared: Share<Shared<S, R>>, request: Option<Req>) -> Self {
         Self {
             shared,
-            request: Some(request),
+            request,
             attempt: 1,
             wait: Duration::ZERO,
         }
@@ -177,11 +173,17 @@ where
     }
 
     /// How long to wait before the next attempt, and what it takes from the budget; `None` if `result` is final.
+    ///
+    /// A first attempt pays into the budget here and not when it is made: a peer that never saw it, because a layer
+    /// inside refused it, shall not be sent retries for it.
     fn another(
         &mut self,
         result: &Result<S::Response, S::Error>,
     ) -> Option<(Duration, Option<Token>)> {
         let policy = &self.shared.policy;
+        if let (1, Some(budget)) = (self.attempt, &policy.budget) {
+            budget.deposit(clock::end());
+        }
         let Decision::Retry { after } =
             policy.rules.decide(self.request.as_ref()?, result.as_ref())
         else {
@@ -192,7 +194,7 @@ where
         }
         self.wait = policy.backoff.wait(self.attempt, self.wait, &mut ThreadRng);
         let wait = self.wait.max(after.unwrap_or_default());
-        let now = clock::now();
+        let now = clock::end();
         if Deadline::current().is_some_and(|deadline| deadline.remaining(now) <= wait) {
             return None;
         }

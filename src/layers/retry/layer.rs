@@ -25,6 +25,7 @@ impl RetryLayer {
     /// # Panics
     ///
     /// If `attempts` is 0.
+    #[track_caller]
     pub fn new(attempts: u32) -> Self {
         assert!(attempts > 0, "a call needs at least one attempt");
         Self {

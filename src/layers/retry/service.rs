@@ -5,8 +5,7 @@ use tower::Service;
 
 use super::future::{Plan, RetryFuture};
 use super::{RetryLayer, Rules};
-use crate::algo::lanes::{Share, Spread};
-use crate::clock;
+use crate::algo::lanes::Spread;
 
 /// The service of a [`RetryLayer`].
 #[derive(Debug)]
@@ -70,27 +69,11 @@ where
         if policy.attempts == 1 {
             return RetryFuture::new(self.inner.call(request), None);
         }
-        let Some(budget) = &policy.budget else {
-            return first(&mut self.inner, self.shared.share(), request);
+        let (first, request) = match policy.rules.replay(&request, 1) {
+            Some(copy) => (copy, Some(request)),
+            None => (request, None),
         };
-        clock::begin(|now| {
-            budget.deposit(now);
-            first(&mut self.inner, self.shared.share(), request)
-        })
-    }
-}
-
-fn first<S, R, Req>(
-    inner: &mut S,
-    shared: Share<Shared<S, R>>,
-    request: Req,
-) -> RetryFuture<S, Req, R>
-where
-    S: Service<Req> + Clone,
-    R: Rules<Req, S::Response, S::Error>,
-{
-    match shared.policy.rules.replay(&request, 1) {
-        Some(copy) => RetryFuture::new(inner.call(copy), Some(Plan::new(shared, request))),
-        None => RetryFuture::new(inner.call(request), None),
+        let plan = Plan::new(self.shared.share(), request);
+        RetryFuture::new(self.inner.call(first), Some(plan))
     }
 }
