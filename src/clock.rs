@@ -12,40 +12,48 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Begins a call now. A call that is begun by it, on the way in, begins at the same moment, so that a stack of layers
-/// reads the clock once.
-pub(crate) fn begin<T>(call: impl FnOnce(Instant) -> T) -> T {
-    if let Some(begun) = BEGUN.get() {
-        return call(begun);
+/// Begins a call now. Until the guard is dropped, a call that is begun from within begins at the same moment, so that a
+/// stack of layers reads the clock once on its way in.
+#[inline]
+pub(crate) fn begin() -> Begun {
+    if let Some(at) = BEGUN.get() {
+        return Begun { at, within: true };
     }
-    let begun = now();
-    BEGUN.set(Some(begun));
-    let _begun = Begun;
-    call(begun)
+    let at = now();
+    BEGUN.set(Some(at));
+    Begun { at, within: false }
+}
+
+/// A call on its way in.
+pub(crate) struct Begun {
+    pub(crate) at: Instant,
+    within: bool,
+}
+
+impl Drop for Begun {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.within {
+            BEGUN.set(None);
+        }
+    }
 }
 
 /// Polls what a call waits for. If that is over, [`end`] says when.
+#[inline]
 pub(crate) fn poll<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
     ENDED.set(None);
     poll()
 }
 
 /// When the call that was just [polled](poll) ended, as the first to ask read it: a stack of layers ends at one moment.
+#[inline]
 pub(crate) fn end() -> Instant {
     ENDED.get().unwrap_or_else(|| {
         let ended = now();
         ENDED.set(Some(ended));
         ended
     })
-}
-
-/// While it lives, a call is on its way in.
-struct Begun;
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        BEGUN.set(None);
-    }
 }
 
 thread_local! {

@@ -162,32 +162,32 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        clock::begin(|now| {
-            let limit = self.layer.limit;
-            let left = match mem::take(&mut self.waiting) {
-                Waiting::Ready(bound) if now < bound.at => bound.at - now,
-                // A service that has been ready for longer than the limit was kept for later: the wait was another's.
-                Waiting::No | Waiting::Until(..) | Waiting::Ready(_) => limit,
-                Waiting::Over(reason) => return self.refused(Rejected::new("timeout", reason)),
-            };
-            let bound = Bound::new(now, left, limit);
-            if bound.reason == Reason::DeadlineExceeded && bound.at <= now {
-                // Nobody waits for the answer any more: spare the peer the question.
-                return self.refused(Rejected::new("timeout", bound.reason).unsent());
-            }
-            let inner = {
-                let _entered = Deadline::at(bound.at).enter();
-                self.inner.call(request)
-            };
-            TimeoutFuture {
-                state: State::Running {
-                    inner,
-                    bound,
-                    timer: None,
-                    observer: self.layer.observer.clone(),
-                },
-            }
-        })
+        let begun = clock::begin();
+        let now = begun.at;
+        let limit = self.layer.limit;
+        let left = match mem::take(&mut self.waiting) {
+            Waiting::Ready(bound) if now < bound.at => bound.at - now,
+            // A service that has been ready for longer than the limit was kept for later: the wait was another's.
+            Waiting::No | Waiting::Until(..) | Waiting::Ready(_) => limit,
+            Waiting::Over(reason) => return self.refused(Rejected::new("timeout", reason)),
+        };
+        let bound = Bound::new(now, left, limit);
+        if bound.reason == Reason::DeadlineExceeded && bound.at <= now {
+            // Nobody waits for the answer any more: spare the peer the question.
+            return self.refused(Rejected::new("timeout", bound.reason).unsent());
+        }
+        let inner = {
+            let _entered = Deadline::at(bound.at).enter();
+            self.inner.call(request)
+        };
+        TimeoutFuture {
+            state: State::Running {
+                inner,
+                bound,
+                timer: None,
+                observer: self.layer.observer.clone(),
+            },
+        }
     }
 }
 

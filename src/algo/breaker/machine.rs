@@ -110,6 +110,51 @@ impl Breaker {
         self.judge(now, rng);
     }
 
+    /// The number of the present state, if it lets every call through and counts it: until that changes, a call needs
+    /// not ask.
+    pub(crate) fn flowing(&self) -> Option<u64> {
+        matches!(self.phase, Phase::Closed | Phase::MetricsOnly).then_some(self.epoch)
+    }
+
+    /// Until when calls that succeed, and are not [slow](Self::slow_call), decide nothing, however many there are: they
+    /// can be counted later with [`record_successes`](Self::record_successes), but before all else. `None` if the next
+    /// one may decide.
+    pub(crate) fn calm_until(&self, now: Instant) -> Option<Instant> {
+        self.flowing()?;
+        // More successes lower every rate, once there are enough calls for one; and only time takes calls away.
+        let calls = self.window.held();
+        let fewest = Tally {
+            calls: calls.calls.max(self.minimum()),
+            ..calls
+        };
+        (!self.too_bad(fewest)).then(|| self.window.moves(now))?
+    }
+
+    pub(crate) fn slow_call(&self) -> Duration {
+        self.settings.slow_call
+    }
+
+    /// Counts calls that succeeded in a calm, in the present state.
+    pub(crate) fn record_successes(&mut self, calls: u64, now: Instant, rng: &mut impl Rng) {
+        if calls == 0 || self.flowing().is_none() {
+            return;
+        }
+        let epoch = self.epoch;
+        self.failures_in_row = 0;
+        // The calm may have ended beside the last of them: then the one that makes the calls enough decides.
+        let first = match self.calm_until(now) {
+            Some(_) => calls,
+            None => u64::from(self.minimum().saturating_sub(self.window.held().calls)).min(calls),
+        };
+        self.window.add_successes(first);
+        if first < calls {
+            self.judge(now, rng);
+        }
+        if self.epoch == epoch {
+            self.window.add_successes(calls - first);
+        }
+    }
+
     /// Counts a call that was given up after `elapsed`, as the settings have it.
     pub fn cancel(&mut self, ticket: Ticket, elapsed: Duration, now: Instant, rng: &mut impl Rng) {
         let counts = match self.settings.cancelled {

@@ -19,16 +19,17 @@ pin_project! {
 
 pin_project! {
     // Waiting (for a slot) -> Readying (the inner service) -> Running -> Over
+    //
+    // What waits is in boxes: most calls do not, and the layers around move what is here.
     #[project = StateProj]
     #[derive(Debug)]
     enum State<S, Req, F, E> {
         Waiting {
-            #[pin]
-            acquire: Acquire,
-            call: Option<(S, Req)>,
+            acquire: Pin<Box<Acquire>>,
+            call: Option<Box<(S, Req)>>,
         },
         Readying {
-            call: Option<(S, Req)>,
+            call: Option<Box<(S, Req)>>,
             permit: Option<Permit>,
         },
         // The work is dropped before its slot.
@@ -43,16 +44,18 @@ pin_project! {
 
 impl<S, Req, F, E> BulkheadFuture<S, Req, F, E> {
     pub(super) fn waiting(acquire: Acquire, inner: S, request: Req) -> Self {
-        let call = Some((inner, request));
         Self {
-            state: State::Waiting { acquire, call },
+            state: State::Waiting {
+                acquire: Box::pin(acquire),
+                call: Some(Box::new((inner, request))),
+            },
         }
     }
 
     pub(super) fn readying(inner: S, request: Req, permit: Permit) -> Self {
         Self {
             state: State::Readying {
-                call: Some((inner, request)),
+                call: Some(Box::new((inner, request))),
                 permit: Some(permit),
             },
         }
@@ -83,7 +86,7 @@ where
         let mut state = self.project().state;
         let result = loop {
             let next = match state.as_mut().project() {
-                StateProj::Waiting { acquire, call } => match ready!(acquire.poll(cx)) {
+                StateProj::Waiting { acquire, call } => match ready!(acquire.as_mut().poll(cx)) {
                     Ok(permit) => State::Readying {
                         call: call.take(),
                         permit: Some(permit),
@@ -91,11 +94,11 @@ where
                     Err(rejected) => break Err(rejected.into()),
                 },
                 StateProj::Readying { call, permit } => {
-                    let (inner, _) = call.as_mut().expect("not called yet");
+                    let (inner, _) = &mut **call.as_mut().expect("not called yet");
                     if let Err(error) = ready!(inner.poll_ready(cx)) {
                         break Err(error);
                     }
-                    let (mut inner, request) = call.take().expect("not called yet");
+                    let (mut inner, request) = *call.take().expect("not called yet");
                     State::Running {
                         permit: permit.take().expect("granted"),
                         inner: inner.call(request),

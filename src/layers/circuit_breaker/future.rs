@@ -5,6 +5,7 @@ use pin_project_lite::pin_project;
 
 use super::Permit;
 use crate::classify::Classify;
+use crate::clock;
 use crate::error::Rejected;
 
 pin_project! {
@@ -68,11 +69,11 @@ where
             } => {
                 // On the stack while the inner future runs: its panic drops the permit, which counts it at once.
                 let permit = slot.take().expect("polled after completion");
-                let Poll::Ready(result) = inner.poll(cx) else {
+                let Poll::Ready(result) = clock::poll(|| inner.poll(cx)) else {
                     *slot = Some(permit);
                     return Poll::Pending;
                 };
-                permit.record(classify.classify(result.as_ref()));
+                permit.record_at(clock::end(), classify.classify(result.as_ref()));
                 Poll::Ready(result)
             }
             StateProj::Refused { rejected } => {

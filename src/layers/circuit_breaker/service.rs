@@ -6,6 +6,7 @@ use tower::Service;
 
 use super::{CircuitBreaker, CircuitBreakerFuture};
 use crate::classify::{Classify, Outcome};
+use crate::clock;
 use crate::error::Rejected;
 
 /// The service of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
@@ -64,7 +65,7 @@ impl<S, C> CircuitBreakerService<S, C> {
         if self.breaker.refusal().is_some() {
             return;
         }
-        if let Ok(permit) = self.breaker.acquire() {
+        if let Ok(permit) = self.breaker.acquire(clock::now()) {
             permit.record(outcome);
         }
     }
@@ -96,12 +97,14 @@ where
         if let Readiness::Refusing = std::mem::take(&mut self.readiness) {
             return CircuitBreakerFuture::refused(self.breaker.refuse());
         }
-        let permit = match self.breaker.try_acquire() {
-            Ok(permit) => permit,
-            Err(rejected) => return CircuitBreakerFuture::refused(rejected),
-        };
-        let inner = self.inner.call(request);
-        CircuitBreakerFuture::running(inner, permit, self.classify.clone())
+        let begun = clock::begin();
+        match self.breaker.try_acquire_at(begun.at) {
+            Ok(permit) => {
+                let inner = self.inner.call(request);
+                CircuitBreakerFuture::running(inner, permit, self.classify.clone())
+            }
+            Err(rejected) => CircuitBreakerFuture::refused(rejected),
+        }
     }
 }
 

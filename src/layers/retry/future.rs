@@ -20,35 +20,26 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // `None` if one attempt is all that is allowed.
+        // `None` if the first attempt is the only one.
         plan: Option<Plan<S, Req, R>>,
-        // What the peer said last. It is the answer if the next attempt is never made or is refused.
-        kept: Option<Result<S::Response, S::Error>>,
-        // The attempt's that is coming or under way, spent once that has begun.
-        token: Option<Token>,
+        // In a box, for most calls need none, and the layers around move what is here.
+        again: Option<Box<Again<S, S::Response, S::Error>>>,
         #[pin]
-        state: State<S, S::Future>,
+        state: State<S::Future>,
     }
 }
 
 pin_project! {
     // Attempting ─▶ Waiting ─▶ Readying ─▶ Attempting …
     #[project = StateProj]
-    enum State<S, F> {
+    enum State<F> {
         Attempting {
             #[pin]
             attempt: F,
         },
-        Waiting {
-            #[pin]
-            timer: Sleep,
-        },
-        Readying {
-            inner: S,
-            // The deadline's, registered only once the inner service is pending.
-            #[pin]
-            timer: Option<Sleep>,
-        },
+        Waiting { timer: Pin<Box<Sleep>> },
+        // The timer is the deadline's, registered only once the inner service is pending.
+        Readying { timer: Option<Pin<Box<Sleep>>> },
     }
 }
 
@@ -56,8 +47,7 @@ impl<S: Service<Req>, Req, R> RetryFuture<S, Req, R> {
     pub(super) fn new(attempt: S::Future, plan: Option<Plan<S, Req, R>>) -> Self {
         Self {
             plan,
-            kept: None,
-            token: None,
+            again: None,
             state: State::Attempting { attempt },
         }
     }
@@ -75,8 +65,7 @@ where
         // A finished call holds nothing, however long its future is kept.
         let this = self.project();
         *this.plan = None;
-        *this.kept = None;
-        *this.token = None;
+        *this.again = None;
         Poll::Ready(result)
     }
 }
@@ -99,48 +88,65 @@ where
                         return Poll::Ready(result);
                     };
                     if plan.is_refusal(&result) {
-                        let Some(kept) = this.kept.take() else {
+                        let Some(mut again) = this.again.take() else {
                             return Poll::Ready(result);
                         };
                         // The peer never saw the attempt: its token goes back into the budget.
-                        if let Some(token) = this.token {
+                        if let Some(token) = &mut again.token {
                             token.spent = false;
                         }
-                        return Poll::Ready(kept);
+                        return Poll::Ready(again.kept);
                     }
                     let Some((wait, token)) = plan.another(&result) else {
                         return Poll::Ready(result);
                     };
-                    *this.kept = Some(result);
-                    *this.token = token;
+                    match this.again {
+                        Some(again) => {
+                            again.kept = result;
+                            again.token = token;
+                        }
+                        None => {
+                            *this.again = Some(Box::new(Again {
+                                inner: plan.shared.inner(),
+                                kept: result,
+                                token,
+                            }));
+                        }
+                    }
                     State::Waiting {
-                        timer: clock::sleep(wait),
+                        timer: Box::pin(clock::sleep(wait)),
                     }
                 }
                 StateProj::Waiting { timer } => {
-                    ready!(timer.poll(cx));
-                    let plan = this.plan.as_ref().expect("polled after completion");
-                    State::Readying {
-                        inner: plan.shared.inner(),
-                        timer: None,
-                    }
+                    ready!(timer.as_mut().poll(cx));
+                    State::Readying { timer: None }
                 }
-                StateProj::Readying { inner, timer } => {
+                StateProj::Readying { timer } => {
                     let plan = this.plan.as_mut().expect("polled after completion");
-                    let Some(request) = ready!(plan.poll_ready(inner, timer, cx)) else {
-                        let kept = this.kept.take().expect("what an attempt ended with");
-                        return Poll::Ready(kept);
+                    let again = this.again.as_mut().expect("an attempt has ended");
+                    let Some(request) = ready!(plan.poll_ready(&mut again.inner, timer, cx)) else {
+                        let again = this.again.take().expect("an attempt has ended");
+                        return Poll::Ready(again.kept);
                     };
-                    if let Some(token) = this.token {
+                    if let Some(token) = &mut again.token {
                         token.spent = true;
                     }
-                    let attempt = inner.call(request);
+                    let attempt = again.inner.call(request);
                     State::Attempting { attempt }
                 }
             };
             this.state.set(next);
         }
     }
+}
+
+/// What a call has that is tried again.
+struct Again<S, Res, E> {
+    inner: S,
+    /// What the peer said last. It is the answer if the next attempt is never made or is refused.
+    kept: Result<Res, E>,
+    /// The attempt's that is coming or under way, spent once that has begun.
+    token: Option<Token>,
 }
 
 /// What further attempts need.
@@ -224,7 +230,7 @@ where
     fn poll_ready(
         &mut self,
         inner: &mut S,
-        mut timer: Pin<&mut Option<Sleep>>,
+        timer: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Req>> {
         let deadline = Deadline::current();
@@ -239,13 +245,8 @@ where
         let Some(deadline) = deadline else {
             return Poll::Pending;
         };
-        if timer.is_none() {
-            timer.set(Some(clock::until(deadline.instant())));
-        }
-        match timer.as_pin_mut() {
-            Some(timer) => timer.poll(cx).map(|()| None),
-            None => Poll::Pending,
-        }
+        let timer = timer.get_or_insert_with(|| Box::pin(clock::until(deadline.instant())));
+        timer.as_mut().poll(cx).map(|()| None)
     }
 
     /// A copy of the request, or itself where this is the last attempt.
