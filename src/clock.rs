@@ -8,6 +8,7 @@ pub use tokio::time::{Sleep, sleep, sleep_until};
 
 /// The time now, on a clock that only goes forward and that a test can pause.
 #[allow(clippy::disallowed_methods)]
+#[inline]
 pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -67,6 +68,7 @@ pub fn until(at: Instant) -> Sleep {
 }
 
 /// `at + wait`. A wait of more than about 30 years counts as that, so that the clock can hold its end.
+#[inline]
 pub fn after(at: Instant, wait: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
     at.checked_add(wait.min(FAR)).unwrap_or(at)

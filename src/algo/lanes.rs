@@ -18,6 +18,7 @@ impl<T> Lanes<T> {
         Self((0..lanes).map(|_| Apart(make())).collect())
     }
 
+    #[inline]
     pub(crate) fn at(&self, lane: usize) -> &T {
         &self.0[lane].0
     }
@@ -39,6 +40,7 @@ impl<T> Spread<T> {
         })))
     }
 
+    #[inline]
     pub(crate) fn share(&self) -> Share<T> {
         Share(Arc::clone(self.0.at(lane())))
     }
@@ -53,6 +55,7 @@ impl<T> Clone for Spread<T> {
 impl<T> Deref for Spread<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         &self.0.at(SHARED).0
     }
@@ -71,6 +74,7 @@ impl<T> Clone for Share<T> {
 impl<T> Deref for Share<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         &self.0.0
     }
@@ -86,6 +90,7 @@ struct Apart<T>(T);
 pub(crate) const SHARED: usize = 0;
 
 /// The current thread's lane.
+#[inline]
 pub(crate) fn lane() -> usize {
     match LANE.get() {
         NONE => take_lane(),

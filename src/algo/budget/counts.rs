@@ -40,6 +40,7 @@ impl Budget {
     }
 
     /// Counts a first attempt.
+    #[inline]
     pub fn deposit(&self, now: Instant) {
         let second = self.second(now);
         match lane() {
@@ -70,6 +71,7 @@ impl Budget {
     }
 
     /// The number of the second in which `now` lies.
+    #[inline]
     fn second(&self, now: Instant) -> u64 {
         let origin = *self.origin.get_or_init(|| now);
         now.saturating_duration_since(origin).as_secs()

@@ -61,9 +61,13 @@ impl<S, Req, F, E> BulkheadFuture<S, Req, F, E> {
         }
     }
 
-    pub(super) fn running(inner: F, permit: Permit) -> Self {
+    #[inline]
+    pub(super) fn running(permit: Permit, call: impl FnOnce() -> F) -> Self {
         Self {
-            state: State::Running { inner, permit },
+            state: State::Running {
+                inner: call(),
+                permit,
+            },
         }
     }
 
@@ -82,6 +86,7 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         let result = loop {

@@ -127,14 +127,20 @@ impl Bulkhead {
     }
 
     /// A slot, or the wait for one.
+    #[inline]
     pub(super) fn admit(&self) -> Result<Admitted, Rejected> {
+        match self.slots.try_take() {
+            Some(permit) => Ok(Admitted::Now(permit)),
+            None => self.admit_later(),
+        }
+    }
+
+    /// Where no slot was free a moment ago.
+    fn admit_later(&self) -> Result<Admitted, Rejected> {
         let Some(queue) = self.settings.queue else {
-            return match self.slots.try_take() {
-                Some(permit) => Ok(Admitted::Now(permit)),
-                None => Err(self.refused(Reason::Full {
-                    limit: self.limit(),
-                })),
-            };
+            return Err(self.refused(Reason::Full {
+                limit: self.limit(),
+            }));
         };
         match self.slots.take_or_queue(queue.length) {
             Admission::Permit(permit) => Ok(Admitted::Now(permit)),

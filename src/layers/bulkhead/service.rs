@@ -14,6 +14,7 @@ pub struct BulkheadLayer {
 }
 
 impl BulkheadLayer {
+    #[inline]
     pub(super) fn new(bulkhead: Bulkhead) -> Self {
         Self { bulkhead }
     }
@@ -48,10 +49,12 @@ where
 
     /// Always ready. The inner service's readiness may be a slot of somebody else's: each call asks for it once it has
     /// a slot of its own, so that a call that waits, or a clone that idles, holds nothing.
+    #[inline]
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let permit = match self.bulkhead.admit() {
             Ok(Admitted::Now(permit)) => permit,
@@ -65,7 +68,7 @@ where
             .inner
             .poll_ready(&mut Context::from_waker(Waker::noop()))
         {
-            Poll::Ready(Ok(())) => BulkheadFuture::running(self.inner.call(request), permit),
+            Poll::Ready(Ok(())) => BulkheadFuture::running(permit, || self.inner.call(request)),
             Poll::Ready(Err(error)) => BulkheadFuture::over(error),
             Poll::Pending => {
                 // What was asked goes with the call, so that the one that stays here holds nothing.

@@ -61,15 +61,13 @@ impl Slots {
         self.0.lock().len()
     }
 
+    #[inline]
     pub(super) fn try_take(&self) -> Option<Permit> {
         self.0.try_take().then(|| self.permit())
     }
 
-    /// A slot if there is one, else a place in the queue if fewer than `length` wait.
+    /// Where none was free a moment ago: a slot if there is one now, else a place in the queue if fewer than `length` wait.
     pub(super) fn take_or_queue(&self, length: usize) -> Admission {
-        if self.0.try_take() {
-            return Admission::Permit(self.permit());
-        }
         let mut queue = self.0.lock();
         self.0.close_lanes(&queue);
         // One step decides: a slot that came free just now is taken, or its next holder sees that somebody waits.
@@ -106,6 +104,7 @@ impl Slots {
         while self.0.hand_on(self.0.lock()) {}
     }
 
+    #[inline]
     fn permit(&self) -> Permit {
         Permit {
             slots: self.0.share(),
@@ -125,15 +124,16 @@ impl Shared {
     // Acquire and release on every change of `word` and of a lane: what a call did happens before the one that gets its
     // slot.
 
+    #[inline]
     fn try_take(&self) -> bool {
         let kept = |kept: usize| (kept % ROOM > 0).then(|| kept - 1);
         let mine = self.lanes.at(lane());
-        if mine
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, kept)
+        mine.fetch_update(Ordering::AcqRel, Ordering::Relaxed, kept)
             .is_ok()
-        {
-            return true;
-        }
+            || self.try_take_shared()
+    }
+
+    fn try_take_shared(&self) -> bool {
         loop {
             let taken = self
                 .word
@@ -148,15 +148,19 @@ impl Shared {
         }
     }
 
+    #[inline]
     fn give_back(&self) {
         let room = |kept: usize| (kept % ROOM < kept / ROOM).then(|| kept + 1);
         let mine = self.lanes.at(lane());
         if mine
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, room)
-            .is_ok()
+            .is_err()
         {
-            return;
+            self.give_back_shared();
         }
+    }
+
+    fn give_back_shared(&self) {
         let nobody_waits = self
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
@@ -256,6 +260,7 @@ pub struct Permit {
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         self.slots.give_back();
     }

@@ -48,12 +48,14 @@ impl Flow {
     }
 
     /// The epoch of a call that comes now, if it is let through.
+    #[inline]
     pub(super) fn epoch(&self) -> Option<u64> {
         let epoch = self.epoch.load(Ordering::Acquire);
         (epoch != STOPPED).then_some(epoch)
     }
 
     /// Counts a success, unless that is up to the breaker.
+    #[inline]
     pub(super) fn succeed(&self, epoch: u64, started: Instant, now: Instant) -> bool {
         if self.epoch() != Some(epoch)
             || self.nanos(now) >= self.calm_until.load(Ordering::Relaxed)
@@ -78,11 +80,13 @@ impl Flow {
         true
     }
 
+    #[inline]
     fn is_slow(&self, started: Instant, now: Instant) -> bool {
         let slow_call = self.slow_call.load(Ordering::Relaxed);
         slow_call != u64::MAX && nanos(now.saturating_duration_since(started)) > slow_call
     }
 
+    #[inline]
     fn nanos(&self, at: Instant) -> u64 {
         nanos(at.saturating_duration_since(self.origin))
     }
@@ -123,6 +127,7 @@ impl Given {
 }
 
 /// In whole nanoseconds; what is beyond 584 years counts as that.
+#[inline]
 fn nanos(time: Duration) -> u64 {
     let seconds = time.as_secs().saturating_mul(1_000_000_000);
     seconds.saturating_add(time.subsec_nanos().into())

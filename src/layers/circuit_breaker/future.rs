@@ -33,12 +33,13 @@ pin_project! {
 }
 
 impl<F, C> CircuitBreakerFuture<F, C> {
-    pub(super) fn running(inner: F, permit: Permit, classify: C) -> Self {
+    #[inline]
+    pub(super) fn running(permit: Permit, classify: C, call: impl FnOnce() -> F) -> Self {
         Self {
             state: State::Running {
+                inner: call(),
                 permit: Some(permit),
                 classify,
-                inner,
             },
         }
     }
@@ -60,6 +61,7 @@ where
 {
     type Output = Result<Res, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Running {

@@ -135,6 +135,7 @@ impl CircuitBreaker {
         self.try_acquire_at(clock::now())
     }
 
+    #[inline]
     pub(super) fn try_acquire_at(&self, now: Instant) -> Result<Permit, Rejected> {
         self.acquire(now).map_err(|refusal| self.rejected(refusal))
     }
@@ -163,6 +164,7 @@ impl CircuitBreaker {
     }
 
     /// As `try_acquire`, but tells nobody of a refusal.
+    #[inline]
     pub(super) fn acquire(&self, now: Instant) -> Result<Permit, Refusal> {
         let ticket = match self.shared.flow.epoch() {
             Some(epoch) => Ticket::of(epoch),
@@ -190,6 +192,7 @@ impl CircuitBreaker {
         }))
     }
 
+    #[cold]
     fn rejected(&self, refusal: Refusal) -> Rejected {
         let reason = match refusal.state {
             State::HalfOpen => Reason::HalfOpen,
@@ -301,8 +304,14 @@ impl Permit {
         self.record_at(clock::now(), outcome);
     }
 
+    #[inline]
     pub(super) fn record_at(mut self, now: Instant, outcome: Outcome) {
-        if let Some(ticket) = self.ticket.take() {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let counted = outcome == Outcome::Success
+            && self.shared.flow.succeed(ticket.epoch(), self.started, now);
+        if !counted {
             self.finish(ticket, now, Some(outcome));
         }
     }
@@ -312,13 +321,13 @@ impl Permit {
         self.record(Outcome::Ignored);
     }
 
+    fn dropped(&self, ticket: Ticket) {
+        let panicked = std::thread::panicking().then_some(Outcome::Failure);
+        self.finish(ticket, clock::now(), panicked);
+    }
+
     /// No outcome: the call was cancelled.
     fn finish(&self, ticket: Ticket, now: Instant, outcome: Option<Outcome>) {
-        if outcome == Some(Outcome::Success)
-            && self.shared.flow.succeed(ticket.epoch(), self.started, now)
-        {
-            return;
-        }
         let elapsed = now.saturating_duration_since(self.started);
         self.shared.step(now, |breaker| {
             let call = match outcome {
@@ -337,10 +346,10 @@ impl Permit {
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            let panicked = std::thread::panicking().then_some(Outcome::Failure);
-            self.finish(ticket, clock::now(), panicked);
+            self.dropped(ticket);
         }
     }
 }

@@ -32,6 +32,7 @@ enum Readiness {
 }
 
 impl<S, C> CircuitBreakerService<S, C> {
+    #[inline]
     pub(super) fn new(inner: S, breaker: CircuitBreaker, classify: C) -> Self {
         Self {
             inner,
@@ -81,6 +82,7 @@ where
     type Error = S::Error;
     type Future = CircuitBreakerFuture<S::Future, C>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let polled = self.inner.poll_ready(cx);
         if polled.is_pending() {
@@ -93,6 +95,7 @@ where
         polled
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Readiness::Refusing = std::mem::take(&mut self.readiness) {
             return CircuitBreakerFuture::refused(self.breaker.refuse());
@@ -100,8 +103,8 @@ where
         let begun = clock::begin();
         match self.breaker.try_acquire_at(begun.at) {
             Ok(permit) => {
-                let inner = self.inner.call(request);
-                CircuitBreakerFuture::running(inner, permit, self.classify.clone())
+                let classify = self.classify.clone();
+                CircuitBreakerFuture::running(permit, classify, || self.inner.call(request))
             }
             Err(rejected) => CircuitBreakerFuture::refused(rejected),
         }

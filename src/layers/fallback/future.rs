@@ -42,6 +42,7 @@ where
     S: Service<Req>,
     A: Answer<Req, S::Response, S::Error>,
 {
+    #[inline]
     pub(super) fn new(call: S::Future, kept: A::Kept, policy: Share<FallbackLayer<A>>) -> Self {
         Self {
             policy,
@@ -60,6 +61,7 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {

@@ -170,10 +170,12 @@ where
     type Error = S::Error;
     type Future = FallbackFuture<S, A, Req>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let kept = self.policy.answer.keep(&request);
         FallbackFuture::new(self.inner.call(request), kept, self.policy.share())

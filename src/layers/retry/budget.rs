@@ -26,6 +26,7 @@ impl RetryBudget {
         Self(Arc::new(Budget::new(share, floor)))
     }
 
+    #[inline]
     pub(super) fn deposit(&self, now: Instant) {
         self.0.deposit(now);
     }

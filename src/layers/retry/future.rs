@@ -44,11 +44,12 @@ pin_project! {
 }
 
 impl<S: Service<Req>, Req, R> RetryFuture<S, Req, R> {
-    pub(super) fn new(attempt: S::Future, plan: Option<Plan<S, Req, R>>) -> Self {
+    #[inline]
+    pub(super) fn new(plan: Option<Plan<S, Req, R>>, call: impl FnOnce() -> S::Future) -> Self {
         Self {
+            state: State::Attempting { attempt: call() },
             plan,
             again: None,
-            state: State::Attempting { attempt },
         }
     }
 }
@@ -60,13 +61,22 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(self.as_mut().poll_answer(cx));
-        // A finished call holds nothing, however long its future is kept.
-        let this = self.project();
-        *this.plan = None;
-        *this.again = None;
-        Poll::Ready(result)
+        let mut this = self.as_mut().project();
+        if let StateProj::Attempting { attempt } = this.state.as_mut().project() {
+            let result = ready!(clock::poll(|| attempt.poll(cx)));
+            let retry = match this.plan {
+                Some(plan) => plan.another(result, this.again),
+                None => Err(result),
+            };
+            match retry {
+                Ok(timer) => this.state.set(State::Waiting { timer }),
+                Err(result) => return Poll::Ready(self.finish(result)),
+            }
+        }
+        let result = ready!(self.as_mut().poll_again(cx));
+        Poll::Ready(self.finish(result))
     }
 }
 
@@ -75,46 +85,28 @@ where
     S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
-    fn poll_answer(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<S::Response, S::Error>> {
+    /// A finished call holds nothing, however long its future is kept.
+    #[inline]
+    fn finish(self: Pin<&mut Self>, result: CallResult<S, Req>) -> CallResult<S, Req> {
+        let this = self.project();
+        *this.plan = None;
+        if this.again.is_some() {
+            *this.again = None;
+        }
+        result
+    }
+
+    /// From the first wait on.
+    fn poll_again(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult<S, Req>> {
         let mut this = self.project();
         loop {
+            let plan = this.plan.as_mut().expect("polled after completion");
             let next = match this.state.as_mut().project() {
                 StateProj::Attempting { attempt } => {
                     let result = ready!(clock::poll(|| attempt.poll(cx)));
-                    let Some(plan) = this.plan else {
-                        return Poll::Ready(result);
-                    };
-                    if plan.is_refusal(&result) {
-                        let Some(mut again) = this.again.take() else {
-                            return Poll::Ready(result);
-                        };
-                        // The peer never saw the attempt: its token goes back into the budget.
-                        if let Some(token) = &mut again.token {
-                            token.spent = false;
-                        }
-                        return Poll::Ready(again.kept);
-                    }
-                    let Some((wait, token)) = plan.another(&result) else {
-                        return Poll::Ready(result);
-                    };
-                    match this.again {
-                        Some(again) => {
-                            again.kept = result;
-                            again.token = token;
-                        }
-                        None => {
-                            *this.again = Some(Box::new(Again {
-                                inner: plan.shared.inner(),
-                                kept: result,
-                                token,
-                            }));
-                        }
-                    }
-                    State::Waiting {
-                        timer: Box::pin(clock::sleep(wait)),
+                    match plan.another(result, this.again) {
+                        Ok(timer) => State::Waiting { timer },
+                        Err(result) => return Poll::Ready(result),
                     }
                 }
                 StateProj::Waiting { timer } => {
@@ -122,7 +114,6 @@ where
                     State::Readying { timer: None }
                 }
                 StateProj::Readying { timer } => {
-                    let plan = this.plan.as_mut().expect("polled after completion");
                     let again = this.again.as_mut().expect("an attempt has ended");
                     let Some(request) = ready!(plan.poll_ready(&mut again.inner, timer, cx)) else {
                         let again = this.again.take().expect("an attempt has ended");
@@ -140,6 +131,8 @@ where
     }
 }
 
+type CallResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
+
 /// What a call has that is tried again.
 struct Again<S, Res, E> {
     inner: S,
@@ -147,6 +140,16 @@ struct Again<S, Res, E> {
     kept: Result<Res, E>,
     /// The attempt's that is coming or under way, spent once that has begun.
     token: Option<Token>,
+}
+
+impl<S, Res, E> Again<S, Res, E> {
+    /// The peer never saw the attempt: its token goes back into the budget.
+    fn give_up(mut self) -> Result<Res, E> {
+        if let Some(token) = &mut self.token {
+            token.spent = false;
+        }
+        self.kept
+    }
 }
 
 /// What further attempts need.
@@ -165,6 +168,7 @@ where
     S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
+    #[inline]
     pub(super) fn new(shared: Share<Shared<S, R>>, request: Option<Req>) -> Self {
         Self {
             shared,
@@ -174,27 +178,63 @@ where
         }
     }
 
-    fn is_refusal(&self, result: &Result<S::Response, S::Error>) -> bool {
-        matches!(result, Err(error) if self.shared.policy.rules.is_refusal(error))
-    }
-
-    /// How long to wait before the next attempt, and what it takes from the budget; `None` if `result` is final.
+    /// The wait for another attempt; `result`, or what was kept, if there is none.
     ///
     /// A first attempt pays into the budget here and not when it is made: a peer that never saw it, because a layer
     /// inside refused it, shall not be sent retries for it.
+    #[inline]
     fn another(
         &mut self,
-        result: &Result<S::Response, S::Error>,
-    ) -> Option<(Duration, Option<Token>)> {
+        result: CallResult<S, Req>,
+        again: &mut Option<Box<Again<S, S::Response, S::Error>>>,
+    ) -> Result<Pin<Box<Sleep>>, CallResult<S, Req>> {
         let policy = &self.shared.policy;
+        if matches!(&result, Err(error) if policy.rules.is_refusal(error)) {
+            return Err(match again.take() {
+                Some(again) => again.give_up(),
+                None => result,
+            });
+        }
         if let (1, Some(budget)) = (self.attempt, &policy.budget) {
             budget.deposit(clock::end());
         }
-        let Decision::Retry { after } =
-            policy.rules.decide(self.request.as_ref()?, result.as_ref())
-        else {
-            return None;
+        let Some(request) = &self.request else {
+            return Err(result);
         };
+        match policy.rules.decide(request, result.as_ref()) {
+            Decision::Done => Err(result),
+            Decision::Retry { after } => match self.wait(after) {
+                Some((wait, token)) => {
+                    self.keep(result, token, again);
+                    Ok(Box::pin(clock::sleep(wait)))
+                }
+                None => Err(result),
+            },
+        }
+    }
+
+    /// Keeps what the next attempt needs.
+    fn keep(
+        &self,
+        kept: CallResult<S, Req>,
+        token: Option<Token>,
+        again: &mut Option<Box<Again<S, S::Response, S::Error>>>,
+    ) {
+        if let Some(again) = again {
+            again.kept = kept;
+            again.token = token;
+            return;
+        }
+        *again = Some(Box::new(Again {
+            inner: self.shared.inner(),
+            kept,
+            token,
+        }));
+    }
+
+    /// How long to wait before the next attempt, and what it takes from the budget; `None` if there is none.
+    fn wait(&mut self, after: Option<Duration>) -> Option<(Duration, Option<Token>)> {
+        let policy = &self.shared.policy;
         if after.is_some_and(|hint| hint > policy.longest_hint) {
             return None;
         }

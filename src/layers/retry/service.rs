@@ -23,6 +23,7 @@ pub(super) struct Shared<S, R> {
 }
 
 impl<S: Clone, R> Retry<S, R> {
+    #[inline]
     pub(super) fn new(inner: S, policy: RetryLayer<R>) -> Self {
         let shared = Shared {
             policy,
@@ -60,20 +61,22 @@ where
     type Error = S::Error;
     type Future = RetryFuture<S, Req, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let policy = &self.shared.policy;
         if policy.attempts == 1 {
-            return RetryFuture::new(self.inner.call(request), None);
+            return RetryFuture::new(None, || self.inner.call(request));
         }
         let (first, request) = match policy.rules.replay(&request, 1) {
             Some(copy) => (copy, Some(request)),
             None => (request, None),
         };
         let plan = Plan::new(self.shared.share(), request);
-        RetryFuture::new(self.inner.call(first), Some(plan))
+        RetryFuture::new(Some(plan), || self.inner.call(first))
     }
 }
