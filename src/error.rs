@@ -2,7 +2,8 @@
 //!
 //! A layer asks of its service's error only `From<Rejected>`. [`BoxError`] has that already; a typed stack gets it
 //! from an [`ErrorLayer`] at its bottom, which turns every `E` into [`Error<E>`]. Errors never nest by layer, and
-//! [`Rejected::find`] finds the refusal through any chain of sources.
+//! [`Rejected::find`] finds the refusal through any chain of sources. The guide has a stack over [your own error
+//! type](crate::docs::order#your-own-error-type).
 //!
 //! ```
 //! use buttress::{BoxError, Rejected};
@@ -78,6 +79,8 @@ pub enum Reason {
     NoInstance,
     /// The host in the URL cannot be a service.
     NoService,
+    /// The registry names an address that cannot be called.
+    BadAddress,
     /// The call needs TLS, and the client was not told how.
     TlsNotSetUp,
 }
@@ -193,25 +196,39 @@ impl fmt::Display for Rejected {
             write!(f, " `{name}`")?;
         }
         match self.reason {
-            Reason::TimedOut { after } => write!(f, " gave up after {after:?}"),
+            Reason::TimedOut { after } => write!(f, " gave up after {:?}", rounded(after)),
             Reason::DeadlineExceeded => f.write_str(": the deadline has passed"),
-            Reason::Full { limit } => write!(f, " is full: {limit} calls are outstanding"),
-            Reason::QueueFull { limit } => write!(f, " is full: {limit} calls are waiting"),
+            Reason::Full { limit } => write!(f, " is full: its limit is {limit} outstanding"),
+            Reason::QueueFull { limit } => write!(f, " is full: its limit is {limit} waiting"),
             Reason::WaitedTooLong { after } => {
-                write!(f, " is full: gave up waiting after {after:?}")
+                write!(f, " is full: gave up waiting after {:?}", rounded(after))
             }
             Reason::Open => f.write_str(" is open"),
             Reason::HalfOpen => f.write_str(" is half-open and its probes are under way"),
             Reason::ForcedOpen => f.write_str(" was forced open"),
             Reason::Unresolved => f.write_str(": no instance is known"),
             Reason::NoInstance => f.write_str(": none of the instances may be called"),
-            Reason::NoService => f.write_str(" is no known service"),
-            Reason::TlsNotSetUp => f.write_str(" must be called over TLS, which is not set up"),
+            Reason::NoService => f.write_str(" cannot be the name of a service; `pass_through` lets it out as it is"),
+            Reason::BadAddress => f.write_str(": the instance's address cannot be called"),
+            Reason::TlsNotSetUp => f.write_str(
+                " must be called over TLS (its URL or its instance says so), and the client has no `tls` setting",
+            ),
         }?;
         match self.retry_after {
-            Some(wait) => write!(f, "; retry after {wait:?}"),
+            Some(wait) => write!(f, "; retry after {:?}", rounded(wait)),
             None => Ok(()),
         }
+    }
+}
+
+/// `wait` as people read it: to a tenth of a second, or to a millisecond below one, so that the same refusal has the
+/// same text.
+pub(crate) fn rounded(wait: Duration) -> Duration {
+    let unit = if wait.as_secs() > 0 { 100 } else { 1 };
+    let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+    match micros {
+        ..1000 => wait,
+        _ => Duration::from_millis(micros.div_ceil(1000 * unit) * unit),
     }
 }
 

@@ -69,12 +69,12 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
-//! | `reqwest` | [`transport::reqwest`]: the client around a `reqwest::Client` |
-//! | `consul` | [`registries::consul`] |
-//! | `eureka` | [`registries::eureka`] |
-//! | `file` | [`registries::file`]: a TOML or JSON file that is watched |
-//! | `metrics` | [`observe::MetricsObserver`]: events as figures |
-//! | `tracing` | [`observe::TracingObserver`]: events as `tracing` events |
+//! | `reqwest` | `transport::reqwest`: [the client](docs::client) around a `reqwest::Client` |
+//! | `consul` | `registries::consul`: [Consul](docs::registries::consul) |
+//! | `eureka` | `registries::eureka`: [Eureka](docs::registries::eureka) |
+//! | `file` | `registries::file`: [a TOML or JSON file](docs::registries::file) that is watched |
+//! | `metrics` | `observe::MetricsObserver`: events as [figures](docs::observe) |
+//! | `tracing` | `observe::TracingObserver`: events as `tracing` [events](docs::observe) |
 //!
 //! # Modules, as a call meets them
 //!
@@ -89,6 +89,9 @@
 //! | [`error`](mod@error), [`classify`], [`deadline`], [`observe`] | what all of them share |
 //! | [`clock`], [`rng`] | the only readers of time and chance |
 //! | [`algo`] | the decisions: windows, state machines, picks. Pure functions of their arguments |
+//!
+//! The guides are in [`docs`]: [the client](docs::client), [in which order](docs::order) layers stack,
+//! [discovery](docs::discovery), [what is told](docs::observe), every [default](docs::defaults) with its reason.
 
 pub mod algo;
 pub mod balance;
@@ -97,9 +100,8 @@ pub mod client;
 pub mod clock;
 pub mod deadline;
 pub mod discovery;
+pub mod docs;
 pub mod error;
-#[cfg(doctest)]
-mod guide;
 pub mod layers;
 #[cfg(test)]
 mod model;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use buttress::balance::{Balance, NewEndpoint};
+use buttress::balance::{Balance, NewEndpoint, Tried};
 use buttress::discovery::{Resolver, Watch};
 use buttress::error::{Error, Reason};
 use buttress::registries::memory::Memory;
@@ -86,10 +86,43 @@ async fn those_that_the_registry_forgot_are_called_only_while_it_names_nobody() 
     assert!(balance.instances().iter().all(|view| view.held));
     assert_eq!(called(&balance).await.len(), 4);
 
+    // The first to come back does not get the load of all.
     let seen = watch.snapshot().version();
     register(&registry, &["a"]).await;
+    let seen = watch.changed(seen).await.version();
+    assert_eq!(called(&balance).await.len(), 4);
+    register(&registry, &["b"]).await;
     watch.changed(seen).await;
-    assert_eq!(called(&balance).await, BTreeSet::from(["a".to_owned()]));
+    let back = ["a", "b"].map(str::to_owned);
+    assert_eq!(called(&balance).await, BTreeSet::from(back));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_attempt_goes_to_one_that_the_registry_forgot_rather_than_again_to_the_same() {
+    let registry = Memory::new();
+    let watch = Resolver::new(registry.clone()).watch("orders");
+    let balance = balance(watch.clone());
+    register(&registry, &["a", "b", "c", "d"]).await;
+    let known = called(&balance).await;
+    let seen = watch.snapshot().version();
+    registry.clear();
+    let seen = watch.changed(seen).await.version().max(seen);
+    register(&registry, &["a"]).await;
+    let seen = watch.changed(seen).await.version();
+    register(&registry, &["b"]).await;
+    watch.changed(seen).await;
+
+    let tried = Arc::new(Tried::default());
+    let mut attempts = Vec::new();
+    for _ in 0..4 {
+        attempts.push(balance.send((), Some(&tried)).await.expect("an answer"));
+    }
+    assert_eq!(
+        attempts[..2].iter().max().unwrap(),
+        "b",
+        "the live come first"
+    );
+    assert_eq!(BTreeSet::from_iter(attempts), known);
 }
 
 #[tokio::test(start_paused = true)]

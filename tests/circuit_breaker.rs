@@ -426,7 +426,7 @@ fn a_slow_listener_stops_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_panics_is_told_of_the_next_change() {
+async fn a_listener_that_panics_ends_nothing_and_is_told_of_the_next_change() {
     struct Panics(Log);
     impl Observe for Panics {
         fn on_event(&self, event: &Event<'_>) {
@@ -437,7 +437,7 @@ async fn a_listener_that_panics_is_told_of_the_next_change() {
 
     let log = Log::default();
     let breaker = CircuitBreaker::new("orders", brittle()).observe(Panics(log.clone()));
-    assert!(std::panic::catch_unwind(AssertUnwindSafe(|| breaker.disable())).is_err());
+    breaker.disable();
     breaker.close();
     assert_eq!(
         log.lines(),

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,12 +12,14 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use buttress::algo::backoff::Backoff;
 use buttress::client::Policy;
+use buttress::discovery::{BoxFuture, RegistryError, Updates};
 use buttress::error::Reason;
+use buttress::observe::{Event, Observe};
 use buttress::registries::consul::Consul;
 use buttress::registries::file::File;
 use buttress::registries::memory::Memory;
 use buttress::transport::reqwest::{Client, ClientError};
-use buttress::{Deadline, Instance, Registry, Rejected, Resolver};
+use buttress::{Deadline, Instance, Registry, Rejected, Resolver, clock};
 use tokio::net::TcpListener;
 
 #[tokio::test]
@@ -48,14 +50,14 @@ async fn each_attempt_goes_to_an_instance_not_yet_tried() {
         register(&registry, "orders", &server).await;
         servers.push(server);
     }
-    let answer = client(&registry)
-        .get("http://orders/")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), 200);
-    for server in servers {
-        assert!(server.calls() <= 1, "an instance was tried twice");
+    for calls in 1..=10 {
+        // Each client anew, so that none has learnt whom to avoid.
+        let answer = client(&registry).get("http://orders/").send().await;
+        assert_eq!(answer.unwrap().status(), 200);
+        for server in &servers {
+            assert!(server.calls() <= calls, "an instance was tried twice");
+        }
+        assert_eq!(servers[2].calls(), calls);
     }
 }
 
@@ -161,6 +163,122 @@ async fn nothing_passes_through_while_no_registry_can_be_asked() {
 }
 
 #[tokio::test]
+async fn nothing_passes_through_while_one_registry_of_several_cannot_be_asked() {
+    let outside = Server::status(200).await;
+    let down = Memory::new();
+    down.set_down(true);
+    let url = format!("http://localhost:{}/", outside.address.port());
+    for resolver in [
+        Resolver::new(down.clone()).or(Memory::new()),
+        Resolver::new(Memory::new()).or(down),
+    ] {
+        let resolver = resolver.first_answer(Duration::from_millis(50));
+        let client = Client::new(reqwest::Client::new(), resolver).pass_through();
+        let error = client.get(&url).send().await.unwrap_err();
+        assert!(with_causes(&error).contains("it is down"), "{error:?}");
+    }
+    assert_eq!(outside.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_service_whose_last_instance_has_gone_is_not_called_outside() {
+    let registry = Memory::new();
+    let server = Server::status(200).await;
+    register(&registry, "localhost", &server).await;
+    let client = client(&registry).pass_through();
+    let url = format!("http://localhost:{}/", server.address.port());
+    client.get(&url).send().await.unwrap();
+    let gone = Instance::new(server.address.to_string(), "127.0.0.1", 80);
+    registry.deregister("localhost", &gone).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let error = client.get(&url).send().await.unwrap_err();
+    assert_eq!(rejected(&error).reason(), Reason::Unresolved);
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_host_known_to_be_outside_passes_through_in_an_outage() {
+    let registry = Memory::new();
+    let outside = Server::status(200).await;
+    let client = client(&registry).pass_through();
+    let url = format!("http://localhost:{}/", outside.address.port());
+    client.get(&url).send().await.unwrap();
+    registry.set_down(true);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    client.get(&url).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_total_timeout_bounds_the_question_whether_a_host_is_outside() {
+    let limit = Duration::from_millis(50);
+    let client = Client::new(reqwest::Client::new(), Resolver::new(Silent))
+        .default_policy(Policy::new().timeout(limit))
+        .pass_through();
+    let begun = clock::now();
+    let error = client.get("http://orders/").send().await.unwrap_err();
+    assert!(clock::now() - begun < Duration::from_secs(1), "{error:?}");
+}
+
+#[test]
+fn a_client_outlives_the_runtime_that_it_was_first_used_in() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let registry = Memory::new();
+    let resolver = Resolver::new(registry.clone());
+    let client = Client::new(reqwest::Client::new(), resolver);
+    for _ in 0..2 {
+        runtime().block_on(async {
+            let server = Server::status(200).await;
+            registry.clear();
+            register(&registry, "orders", &server).await;
+            let answer = client.get("http://orders/").send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+        });
+    }
+}
+
+#[tokio::test]
+async fn the_case_of_a_services_name_does_not_matter() {
+    let registry = Memory::new();
+    let server = Server::status(200).await;
+    register(&registry, "Orders", &server).await;
+    let client = client(&registry).policy("Orders", Policy::new().outstanding(7));
+    for url in ["http://orders/", "http://ORDERS/"] {
+        assert_eq!(client.get(url).send().await.unwrap().status(), 200);
+    }
+    assert_eq!(client.service("orders").bulkhead().limit(), 7);
+    client.service("oRders").breaker().force_open();
+    let error = client.get("http://Orders/").send().await.unwrap_err();
+    assert_eq!(rejected(&error).reason(), Reason::ForcedOpen);
+}
+
+#[tokio::test]
+async fn an_instance_whose_address_is_none_does_not_cost_calls() {
+    let registry = Memory::new();
+    let server = Server::status(200).await;
+    register(&registry, "orders", &server).await;
+    let broken = Instance::new("broken", "no host", 80);
+    let ttl = Duration::from_secs(3600);
+    registry.register("orders", &broken, ttl).await.unwrap();
+    let client = client(&registry);
+    for _ in 0..40 {
+        let answer = client.post("http://orders/").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let views = client.service("orders").instances();
+    let latency = |id: &str| {
+        views
+            .iter()
+            .find(|view| view.instance.id == id)
+            .unwrap()
+            .latency
+    };
+    assert!(latency("broken") > 3 * latency(&server.address.to_string()));
+}
+
+#[tokio::test]
 async fn the_total_timeout_bounds_all_attempts() {
     let registry = Memory::new();
     let server = Server::start(|_| std::future::pending::<&str>()).await;
@@ -192,6 +310,39 @@ async fn the_timeout_of_a_request_bounds_the_whole_call() {
         .await
         .unwrap_err();
     assert!(rejected(&error).is_timeout(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_call_given_up_says_whose_it_was_and_the_observer_hears_of_it() {
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<String>>>);
+    impl Observe for Heard {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::Refused(rejected) = event {
+                self.0.lock().unwrap().push(rejected.to_string());
+            }
+        }
+    }
+
+    let registry = Memory::new();
+    let server = Server::start(|_| std::future::pending::<&str>()).await;
+    register(&registry, "orders", &server).await;
+    let heard = Heard::default();
+    let policy = Policy::new().timeout(Duration::from_millis(100));
+    let client = client(&registry)
+        .policy("orders", policy)
+        .observe(heard.clone());
+    for _ in 0..8 {
+        let error = client.get("http://orders/").send().await.unwrap_err();
+        assert_eq!(error.to_string(), "timeout `orders` gave up after 100ms");
+        let told = std::mem::take(&mut *heard.0.lock().unwrap());
+        assert_eq!(told, [error.to_string()]);
+    }
+    let request = client
+        .get("http://orders/")
+        .timeout(Duration::from_millis(50));
+    let error = request.send().await.unwrap_err();
+    assert_eq!(error.to_string(), "timeout `orders` gave up after 50ms");
 }
 
 #[tokio::test]
@@ -286,6 +437,11 @@ async fn an_error_shows_neither_the_password_nor_the_query_of_its_url() {
     let text = format!("{error:?} {}", with_causes(&error));
     assert!(text.contains("/7"), "{text}");
     assert!(!text.contains("hunter"), "{text}");
+
+    let request = client(&registry).get("mailto:orders?token=hunter4");
+    let error = request.send().await.unwrap_err();
+    let text = format!("{error:?} {}", with_causes(&error));
+    assert!(!text.contains("hunter"), "{text}");
 }
 
 type BoxError = buttress::BoxError;
@@ -326,6 +482,19 @@ async fn register_at(registry: &Memory, service: &str, address: SocketAddr) {
     );
     let ttl = Duration::from_secs(3600);
     registry.register(service, &instance, ttl).await.unwrap();
+}
+
+/// A registry that never answers.
+struct Silent;
+
+impl Registry for Silent {
+    fn name(&self) -> &str {
+        "silent"
+    }
+
+    fn watch(&self, _: &str, _: Updates) -> BoxFuture<'static, RegistryError> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// A server that counts its calls.

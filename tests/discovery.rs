@@ -197,6 +197,18 @@ async fn a_registry_failure_never_changes_the_set() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registry_that_fails_does_not_say_that_there_is_nobody() {
+    let fake = Fake::saying("fake", &[]);
+    let watch = Resolver::new(fake.clone()).watch("orders");
+    watch.resolved().await.unwrap_err();
+    let authoritative = false;
+    assert_eq!(watch.freshness(), Freshness::Empty { authoritative });
+    fake.set(Mode::Fails);
+    clock::sleep(secs(9)).await;
+    assert_eq!(watch.freshness(), Freshness::Stale { age: secs(9) });
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_age_counts_from_the_last_confirmation() {
     let fake = Fake::saying("fake", &["a"]);
     let watch = Resolver::new(fake.clone()).watch("orders");
@@ -418,10 +430,16 @@ fn a_service_is_watched_anew_when_the_runtime_of_its_watch_has_ended() {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_time().build().unwrap()
     };
-    let kept = runtime().block_on(async { resolver.watch("orders") });
+    let kept = runtime().block_on(async {
+        let watch = resolver.watch("orders");
+        watch.resolved().await.unwrap();
+        watch
+    });
+    assert!(matches!(kept.freshness(), Freshness::Stale { .. }));
     runtime().block_on(async {
         let watch = resolver.watch("orders");
         assert_eq!(watch.resolved().await.unwrap().instances().len(), 1);
+        assert_eq!(watch.freshness(), Freshness::Fresh);
     });
     drop(kept);
 }
@@ -640,6 +658,31 @@ async fn the_observer_hears_of_changes_holds_failures_and_recoveries() {
     assert_eq!(heard.take(), expected);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_ends_neither_a_watch_nor_a_registration() {
+    struct Panics;
+    impl Observe for Panics {
+        fn on_event(&self, _: &Event<'_>) {
+            panic!("a bug in the observer");
+        }
+    }
+    let memory = Memory::new();
+    let _registered = Registration::new(memory.clone(), "orders", instance("a"))
+        .observe(Panics)
+        .start();
+    let watch = Resolver::new(memory.clone())
+        .observe(Panics)
+        .watch("orders");
+    watch.resolved().await.unwrap();
+    clock::sleep(secs(60)).await;
+    memory
+        .register("orders", &instance("b"), FOREVER)
+        .await
+        .unwrap();
+    clock::sleep(secs(1)).await;
+    assert_eq!(ids(watch.snapshot().live()), ["a", "b"]);
+}
+
 // ---- registration ----
 
 async fn named_by(memory: &Memory) -> Snapshot {
@@ -806,6 +849,56 @@ async fn a_registration_that_is_dropped_takes_the_instance_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_that_could_not_be_taken_out_is_told_of_though_nobody_waits() {
+    let heard = Heard::default();
+    let memory = Memory::new();
+    let registered = Registration::new(memory.clone(), "orders", instance("a"))
+        .observe(heard.clone())
+        .start();
+    clock::sleep(secs(1)).await;
+    memory.set_down(true);
+    drop(registered);
+    clock::sleep(Duration::from_millis(1)).await;
+    assert_eq!(heard.take(), ["a registered", "memory failed: it is down"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_forgets_at_once_is_told_no_more_often_than_others() {
+    struct Forgets(Arc<AtomicUsize>);
+    impl Registry for Forgets {
+        fn name(&self) -> &str {
+            "forgets"
+        }
+        fn watch(&self, _: &str, _: Updates) -> BoxFuture<'static, RegistryError> {
+            Box::pin(std::future::pending())
+        }
+        fn register(
+            &self,
+            _: &str,
+            _: &Instance,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<(), RegistryError>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Box::pin(std::future::ready(Ok(())))
+        }
+        fn renew(
+            &self,
+            _: &str,
+            _: &Instance,
+            _: Status,
+        ) -> BoxFuture<'static, Result<Renewal, RegistryError>> {
+            Box::pin(std::future::ready(Ok(Renewal::Unknown)))
+        }
+    }
+    let times = Arc::new(AtomicUsize::new(0));
+    let _registered =
+        Registration::new(Forgets(Arc::clone(&times)), "orders", instance("a")).start();
+    clock::sleep(secs(100)).await;
+    let times = times.load(Ordering::SeqCst);
+    assert!((10..=14).contains(&times), "{times}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_abandoned_instance_stays_until_its_lease_runs_out() {
     let memory = Memory::new();
     let registered = Registration::new(memory.clone(), "orders", instance("a")).start();
@@ -858,4 +951,39 @@ async fn a_watch_can_tell_of_a_failure_and_go_on() {
     assert!(matches!(watch.freshness(), Freshness::Stale { .. }));
     clock::sleep(secs(1)).await;
     assert_eq!(watch.freshness(), Freshness::Fresh);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_registers_can_ask_whether_it_worked() {
+    let memory = Memory::new();
+    memory.set_down(true);
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    let registered = Registration::new(memory.clone(), "orders", instance).start();
+    let error = registered.registered().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+
+    memory.set_down(false);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(registered.registered().await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_people_can_put_right_is_not_waited_for() {
+    struct Denies;
+    impl Registry for Denies {
+        fn name(&self) -> &str {
+            "denies"
+        }
+
+        fn watch(&self, _: &str, _: Updates) -> BoxFuture<'static, RegistryError> {
+            Box::pin(async { RegistryError::new("denies", ErrorKind::Denied, "no token") })
+        }
+    }
+
+    let begun = buttress::clock::now();
+    let watch = Resolver::new(Denies).or(Memory::new()).watch("orders");
+    let rejected = watch.resolved().await.unwrap_err();
+    assert_eq!(buttress::clock::now(), begun);
+    let said = std::error::Error::source(&rejected).unwrap().to_string();
+    assert_eq!(said, "denies: no token; memory: knows no such service");
 }

@@ -187,6 +187,19 @@ async fn a_change_is_seen_at_once_and_what_happens_elsewhere_is_not_a_change() {
 }
 
 #[tokio::test]
+async fn the_case_of_a_services_name_does_not_matter() {
+    let Some(url) = real("CONSUL_URL") else {
+        return;
+    };
+    let (consul, service) = (Consul::new(&url).unwrap(), unique("Orders"));
+    let instance = Instance::new(unique("a"), "10.0.0.1", 80);
+    consul.register(&service, &instance, TTL).await.unwrap();
+    let mut watching = Watching::start(&consul, &service.to_ascii_lowercase());
+    watching.until(is_one(Status::Up)).await;
+    consul.deregister(&service, &instance).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_missing_or_wrong_token_is_a_clear_denial_and_the_right_one_opens() {
     let Some(url) = real("CONSUL_ACL_URL") else {
         return;

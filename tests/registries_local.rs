@@ -383,6 +383,54 @@ async fn none_of_many_that_register_in_a_file_at_once_is_lost() {
 }
 
 #[tokio::test]
+async fn the_case_of_a_services_name_in_a_file_does_not_matter() {
+    let folder = Folder::new();
+    let path = folder.path("instances.toml");
+    folder.replace("instances.toml", &toml(&[1]).replace("orders", "Orders"));
+    let file = File::new(&path);
+    let watch = Resolver::new(file.clone()).watch("orders");
+    ports(&watch, &[1]).await;
+    file.register("ORDERS", &instance("b"), secs(30))
+        .await
+        .unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("ORDERS"), "{text}");
+    let renewed = file.renew("orders", &instance("b"), Status::Up).await;
+    assert_eq!(renewed, Ok(Renewal::Renewed));
+    file.deregister("orders", &instance("b")).await.unwrap();
+    ports(&watch, &[1]).await;
+}
+
+#[test]
+fn a_lock_that_another_process_keeps_holds_up_one_thread_alone() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let folder = Folder::new();
+        let file = File::new(folder.path("instances.toml"));
+        let a = instance("a");
+        file.register("orders", &a, secs(30)).await.unwrap();
+        let lock = fs::File::open(folder.path(".instances.toml.lock")).unwrap();
+        #[allow(clippy::incompatible_msrv)] // As in the registry.
+        lock.lock().unwrap();
+        for _ in 0..5 {
+            let renewal = file.renew("orders", &a, Status::Up);
+            let limited = tokio::time::timeout(Duration::from_millis(10), renewal);
+            limited.await.unwrap_err();
+        }
+        let other = tokio::time::timeout(secs(5), tokio::task::spawn_blocking(|| ())).await;
+        drop(lock);
+        other.expect("a thread is free").unwrap();
+        let renewed = file.renew("orders", &a, Status::Up).await;
+        assert_eq!(renewed, Ok(Renewal::Renewed));
+    });
+}
+
+#[tokio::test]
 async fn registering_never_overwrites_a_file_with_a_mistake() {
     let folder = Folder::new();
     let path = folder.path("instances.toml");

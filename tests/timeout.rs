@@ -298,16 +298,18 @@ async fn a_service_kept_ready_for_later_has_the_whole_limit() {
 struct Scripted(std::vec::IntoIter<Poll<Result<(), BoxError>>>);
 
 impl Service<()> for Scripted {
-    type Response = ();
+    type Response = Duration;
     type Error = BoxError;
-    type Future = std::future::Ready<Result<(), BoxError>>;
+    type Future = std::future::Ready<Result<Duration, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.0.next().expect("not polled so often")
     }
 
+    /// Answers with what the call has left.
     fn call(&mut self, (): ()) -> Self::Future {
-        unreachable!("no test calls it")
+        let deadline = Deadline::current().expect("a deadline");
+        std::future::ready(Ok(deadline.remaining(clock::now())))
     }
 }
 
@@ -330,6 +332,19 @@ async fn a_wait_that_ended_is_not_held_against_the_next() {
         assert!(poll_ready().is_pending(), "a wait of its own");
         clock::sleep(LIMIT).await;
         assert!(poll_ready().is_ready(), "which ends as well");
+    }
+
+    // A call after an error has the whole limit; one after a wait has what that left.
+    for (end, left) in [(Ok(()), LIMIT - ms(100)), (Err("reset".into()), LIMIT)] {
+        let polls = vec![Poll::Pending, Poll::Ready(end), Poll::Ready(Ok(()))];
+        let layer = TimeoutLayer::new(LIMIT).cover_readiness();
+        let mut service = layer.layer(Scripted(polls.into_iter()));
+        for _ in 0..3 {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let _ = service.poll_ready(&mut cx);
+        }
+        clock::sleep(ms(100)).await;
+        assert_eq!(service.call(()).await.unwrap(), left);
     }
 }
 

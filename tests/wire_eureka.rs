@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use buttress::clock;
-use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status, Update};
+use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Resolver, Status, Update};
 use buttress::registries::eureka::Eureka;
 use serde_json::{Value, json};
 use watching::Watching;
@@ -201,6 +201,18 @@ async fn all_services_share_one_poll() {
 }
 
 #[tokio::test]
+async fn a_server_that_fails_is_not_asked_more_often_for_more_services() {
+    let server = Server::start(|_, _| Reply::status("503 Service Unavailable", "")).await;
+    let resolver = Resolver::new(Eureka::new(&server.url()).unwrap());
+    let _watches: Vec<_> = (0..50)
+        .map(|n| resolver.watch(format!("service-{n}")))
+        .collect();
+    clock::sleep(Duration::from_millis(4500)).await;
+    let asked = server.lines().len();
+    assert!((2..=6).contains(&asked), "{asked}");
+}
+
+#[tokio::test]
 async fn an_old_copy_is_read_again_in_full() {
     let server = Server::start(|_, _| orders("UP_1_", vec![instance("a", "UP")])).await;
     let eureka = eureka(&server);
@@ -351,7 +363,7 @@ async fn whatever_is_no_answer_ends_the_watch_with_its_reason() {
 }
 
 #[tokio::test]
-async fn changes_that_cannot_be_read_end_the_watch_and_the_next_one_begins_at_once() {
+async fn changes_that_cannot_be_read_end_the_watch_and_the_next_one_begins_where_it_was() {
     let server = Server::script(vec![
         orders("UP_1_", vec![instance("a", "UP")]),
         Reply::status("500 Internal Server Error", ""),

@@ -26,7 +26,7 @@ async fn book(calls: Calls, path: Path, number: u64) {
         passenger: number,
         km: 1 + ThreadRng.below(20) as u64,
     };
-    let begun = calls.stats.begin_trip();
+    let begun = calls.stats.begin_trip(path);
     let answer = calls
         .post(path, "http://trips/trips", &wanted.id, &wanted)
         .await;

@@ -101,7 +101,7 @@ async fn run(args: &Args) -> Result<Report, BoxError> {
         never = progress::report(&stats, clients) => match never {},
     };
     load.abort();
-    // The trips under way end, so that each is counted.
+    // The trips under way end: one that does not is lost.
     tokio::time::sleep(Duration::from_secs(3)).await;
     fleet.stop().await;
     outcome?;

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,28 +53,24 @@ impl TaxiRegistry {
     pub async fn stop(&self) -> Result<(), BoxError> {
         match &self.arg {
             RegistryArg::Memory => self.memory.set_down(true),
-            RegistryArg::File(path) => tokio::fs::rename(path, aside(path)).await?,
+            // What cannot be read is not written either. Were it gone, it would be made again by whoever registers.
+            RegistryArg::File(path) => {
+                tokio::fs::copy(path, aside(path)).await?;
+                tokio::fs::write(path, "stopped").await?;
+            }
             RegistryArg::Consul(_) | RegistryArg::Eureka(_) => self.run(|(stop, _)| stop).await?,
         }
         Ok(())
     }
 
-    /// Starts the registry again, empty.
+    /// Starts the registry again, empty. A file comes back as it was: an empty one is its operator's word.
     pub async fn start(&self) -> Result<(), BoxError> {
         match &self.arg {
             RegistryArg::Memory => {
                 self.memory.clear();
                 self.memory.set_down(false);
             }
-            RegistryArg::File(path) => {
-                tokio::fs::remove_file(aside(path)).await?;
-                let empty = if path.extension().is_some_and(|kind| kind == "json") {
-                    "{\"instances\":{}}"
-                } else {
-                    "[instances]\n"
-                };
-                tokio::fs::write(path, empty).await?;
-            }
+            RegistryArg::File(path) => tokio::fs::rename(aside(path), path).await?,
             RegistryArg::Consul(_) | RegistryArg::Eureka(_) => self.run(|(_, start)| start).await?,
         }
         Ok(())
@@ -122,8 +118,8 @@ async fn instances(registry: &dyn Registry, service: &str) -> Result<usize, Regi
     }
 }
 
-fn aside(path: &std::path::Path) -> PathBuf {
-    path.with_extension("stopped")
+fn aside(path: &Path) -> PathBuf {
+    path.with_extension("aside")
 }
 
 /// How many instances there are when all is well.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::stats::{Path, PhaseStats, Tally};
+use crate::stats::{NOTICED, Path, PhaseStats, Tally};
 use crate::timeline::{HEALTHY, PHASES, WARMING_UP};
 
 /// What came of it.
@@ -55,6 +55,15 @@ impl Report {
                 columns(plain),
             );
         }
+        let died: u64 = self
+            .phases
+            .iter()
+            .map(|phase| phase.of(Path::Protected).died_messages)
+            .sum();
+        table += &format!(
+            "\nTimes in ms, of trips begun {NOTICED:?} or more after the phase; successes and losses of all trips.\n\
+             {died} notifications were under way in a process that was killed, and are lost with it.\n"
+        );
         table
     }
 }
@@ -130,6 +139,7 @@ fn figures(tally: &Tally) -> Value {
         "extra_load": tally.extra_load(),
         "cached_prices": tally.cached_prices,
         "lost_notifications": tally.lost_messages,
+        "notifications_that_died_with_their_process": tally.died_messages,
     })
 }
 

@@ -77,7 +77,7 @@ async fn book(
         passenger: passenger.name,
         cents: price.cents,
     };
-    // A call that is tried again finds its booking made, and the passenger notified.
+    // A call that is tried again finds its booking made, and the message on its way unless its process was killed.
     if app.bookings.book(&trip.id) {
         app.notify(path, &trip);
     }
@@ -97,11 +97,11 @@ impl Trips {
         let message = Message {
             text: format!("{}, your taxi is on its way", trip.passenger),
         };
+        let begun = calls.stats.message(path);
         tokio::spawn(async move {
             let url = "http://notifications/notifications";
-            if calls.post(path, url, &key, &message).await.is_err() {
-                calls.stats.lost_message(path);
-            }
+            let sent = calls.post(path, url, &key, &message).await;
+            begun.end(sent.is_ok());
         });
     }
 }

@@ -1,4 +1,4 @@
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use buttress::clock;
@@ -56,6 +56,7 @@ pub struct Begun {
 #[derive(Clone)]
 pub struct Tally {
     pub trips: u64,
+    /// Those that failed, or have not ended.
     pub lost: u64,
     /// Calls between services, trips included, as the application meant them.
     pub calls: u64,
@@ -64,6 +65,8 @@ pub struct Tally {
     /// Trips whose price came from the cache.
     pub cached_prices: u64,
     pub lost_messages: u64,
+    /// Messages that were under way in a process when it was killed: nothing outside it could have kept them.
+    pub died_messages: u64,
     micros: Histogram<u64>,
 }
 
@@ -76,36 +79,44 @@ impl Stats {
         });
     }
 
-    pub fn begin_trip(&self) -> Begun {
-        let inner = self.lock();
+    /// Counts a trip, as lost until it ends well.
+    pub fn begin_trip(&self, path: Path) -> Begun {
+        let mut inner = self.lock();
         let phase = inner.phases.len() - 1;
         let at = clock::now();
         let fresh = at - inner.phases[phase].begun < NOTICED;
+        let tally = &mut inner.phases[phase].tallies[path as usize];
+        tally.trips += 1;
+        tally.lost += 1;
         Begun { phase, at, fresh }
     }
 
     pub fn end_trip(&self, path: Path, begun: Begun, success: bool) {
         let elapsed = clock::now() - begun.at;
         let inner = &mut *self.lock();
+        let micros = elapsed.as_micros() as u64;
         let phase = &mut inner.phases[begun.phase].tallies[path as usize];
-        for (tally, timed) in [
-            (phase, !begun.fresh),
-            (&mut inner.latest[path as usize], true),
-        ] {
-            tally.trips += 1;
-            tally.lost += u64::from(!success);
-            if timed {
-                tally.micros.saturating_record(elapsed.as_micros() as u64);
-            }
+        phase.lost -= u64::from(success);
+        if !begun.fresh {
+            phase.micros.saturating_record(micros);
         }
+        let latest = &mut inner.latest[path as usize];
+        latest.trips += 1;
+        latest.lost += u64::from(!success);
+        latest.micros.saturating_record(micros);
     }
 
     pub fn call(&self, path: Path) {
         self.count(path, |tally| tally.calls += 1);
     }
 
-    pub fn lost_message(&self, path: Path) {
-        self.count(path, |tally| tally.lost_messages += 1);
+    /// Begins a message.
+    pub fn message(self: &Arc<Self>, path: Path) -> MessageBegun {
+        MessageBegun {
+            stats: self.clone(),
+            path,
+            ended: false,
+        }
     }
 
     /// The figures since the last time.
@@ -135,6 +146,31 @@ impl Stats {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("nobody panics under it")
+    }
+}
+
+/// A message under way. Dropped without an end, it died with its process.
+pub struct MessageBegun {
+    stats: Arc<Stats>,
+    path: Path,
+    ended: bool,
+}
+
+impl MessageBegun {
+    pub fn end(mut self, success: bool) {
+        self.ended = true;
+        let lost = u64::from(!success);
+        self.stats
+            .count(self.path, |tally| tally.lost_messages += lost);
+    }
+}
+
+impl Drop for MessageBegun {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.stats
+                .count(self.path, |tally| tally.died_messages += 1);
+        }
     }
 }
 
@@ -181,6 +217,7 @@ impl Default for Tally {
             retries: 0,
             cached_prices: 0,
             lost_messages: 0,
+            died_messages: 0,
             micros: Histogram::new_with_max(LONGEST_MICROS, 3).expect("3 digits are in range"),
         }
     }
@@ -194,4 +231,4 @@ fn share(part: u64, whole: u64) -> f64 {
 const LONGEST_MICROS: u64 = 60_000_000;
 
 /// Times are promised from so long after a fault began.
-const NOTICED: Duration = Duration::from_secs(1);
+pub const NOTICED: Duration = Duration::from_secs(1);

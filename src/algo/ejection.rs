@@ -38,6 +38,7 @@ impl Settings {
     ///
     /// If `failures` is 0.
     #[must_use]
+    #[track_caller]
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         assert!(failures > 0, "0 failures in a row would eject everybody");
         self.consecutive_failures = failures;
@@ -51,6 +52,7 @@ impl Settings {
     ///
     /// If `time` is 0.
     #[must_use]
+    #[track_caller]
     pub fn base_time(mut self, time: Duration) -> Self {
         assert!(!time.is_zero(), "an ejection of no time would be none");
         self.base_time = time;
@@ -64,6 +66,7 @@ impl Settings {
     ///
     /// If `time` is 0.
     #[must_use]
+    #[track_caller]
     pub fn longest_time(mut self, time: Duration) -> Self {
         assert!(!time.is_zero(), "an ejection of no time would be none");
         self.longest_time = time.min(YEAR);
@@ -77,6 +80,7 @@ impl Settings {
     ///
     /// If `share` is not from 0 to 1.
     #[must_use]
+    #[track_caller]
     pub fn max_share(mut self, share: f64) -> Self {
         assert!(
             (0.0..=1.0).contains(&share),

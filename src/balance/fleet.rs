@@ -48,23 +48,23 @@ impl<S> Fleet<S> {
         N: NewEndpoint<Service = S>,
     {
         let picker = self.picker(new);
-        let candidates = picker.candidates();
+        let endpoints = &picker.endpoints;
         let now = self.now();
         loop {
-            let load = |index: usize| candidates[index].load(now);
-            let open = |index: usize| candidates[index].member.standing(now) != Standing::Out;
+            let load = |index: usize| endpoints[index].load(now);
+            let open = |index: usize| endpoints[index].member.standing(now) != Standing::Out;
             let untried = |index: usize| {
-                open(index)
-                    && tried.is_none_or(|tried| !tried.contains(candidates[index].member.id))
+                open(index) && tried.is_none_or(|tried| !tried.contains(endpoints[index].member.id))
             };
             let choices = &picker.choices;
             let rng = &mut ThreadRng;
             let index = choices
                 .pick(rng, load, untried)
+                .or_else(|| picker.pick_held(load, untried))
                 .or_else(|| choices.pick(rng, load, open))
                 .or_else(|| choices.pick(rng, load, |_| true))?;
 
-            let member = &candidates[index].member;
+            let member = &endpoints[index].member;
             let is_probe = member.standing(now) == Standing::Due;
             if is_probe && !member.claim_probe(now) {
                 // Another call was faster; now it is out, so this ends.
@@ -188,7 +188,7 @@ impl<S> Fleet<S> {
         N: NewEndpoint<Service = S>,
     {
         let picker = self.picker.load();
-        if picker.version >= self.watch.snapshot().version() {
+        if picker.version >= self.watch.version() {
             return picker;
         }
         let changes = match self.changes.try_lock() {

@@ -1,4 +1,4 @@
-//! Picks the instance for each call.
+//! Picks the instance for each call. See the [guide](crate::docs::balance).
 //!
 //! A [`Balance`] sends each request to one of the instances that a [`Watch`] names: of two drawn at random, the one whose
 //! latency and outstanding calls promise the sooner answer. An instance that keeps failing is left out for a while.

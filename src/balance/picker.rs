@@ -30,11 +30,12 @@ pub(super) struct Endpoint<S> {
     pub(super) member: Arc<Member<S>>,
 }
 
-/// Those of a lower rank are called only if there is nobody of a higher one.
+/// Those of a lower rank are called only if there is nobody of a higher one; held ones also if a call has tried all the
+/// live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     Live,
-    /// No longer in the registry, but not confirmed lost.
+    /// No longer in the registry, but not confirmed lost, and beside at least as many that are live.
     Held,
     Weightless,
     NotUp,
@@ -62,11 +63,13 @@ impl<S> Picker<S> {
             .collect();
         let expected = self.median_cost(now);
         let live = snapshot.live().len();
+        // Fewer than half cannot carry what was all: while a registry fills again, the held take their share.
+        let ranks_held = 2 * live >= snapshot.instances().len();
         let mut endpoints: Vec<_> = (snapshot.instances().iter().enumerate())
             .map(|(index, instance)| Endpoint {
                 instance: instance.clone(),
                 held: index >= live,
-                rank: Rank::of(instance, index >= live),
+                rank: Rank::of(instance, index >= live && ranks_held),
                 share: 1.0,
                 member: known
                     .entry(instance.key())
@@ -103,6 +106,17 @@ impl<S> Picker<S> {
     /// Those that a pick chooses from.
     pub(super) fn candidates(&self) -> &[Endpoint<S>] {
         &self.endpoints[..self.candidates]
+    }
+
+    /// The held instance of the least load that is `eligible`, for where no live one is. Asks all, which is rare.
+    pub(super) fn pick_held(
+        &self,
+        load: impl Fn(usize) -> f64,
+        eligible: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        (self.candidates..self.endpoints.len())
+            .filter(|&index| self.endpoints[index].rank == Rank::Held && eligible(index))
+            .min_by(|&a, &b| load(a).total_cmp(&load(b)))
     }
 
     /// What a new instance is expected to cost: the median of the others, so that it is tried soon but not flooded.

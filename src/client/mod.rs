@@ -1,4 +1,4 @@
-//! The thick client: calls services by name, each under its own policy.
+//! The thick client: calls services by name, each under its own policy. See the [guide](crate::docs::client).
 //!
 //! A [`Client`] knows no HTTP. A [`Transport`] tells it which service a request names, whether it may be sent again and
 //! how to send it to an instance; [`transport::reqwest`](crate::transport) is one. What a call meets on its way:
@@ -26,8 +26,8 @@ use tower::{Service, ServiceExt};
 
 use crate::balance::InstanceView;
 use crate::deadline::Deadline;
-use crate::discovery::{BoxFuture, Freshness, Resolver, Watch};
-use crate::error::{Error, Reason, Rejected};
+use crate::discovery::{BoxFuture, Resolver, Watch};
+use crate::error::{Error, Rejected};
 use crate::layers::bulkhead::Bulkhead;
 use crate::layers::circuit_breaker::CircuitBreaker;
 use crate::observe::Observer;
@@ -90,8 +90,8 @@ impl<T: Transport> Client<T> {
     /// Lets a request out as it is if its host is an IP address, or a name that the registries answer they do not know.
     /// Such a call has the default policy's timeout and no other protection.
     ///
-    /// Without this, it is refused. A name that a registry could not be asked for is refused either way, since it may
-    /// be a service.
+    /// Without this, it is refused. A name that one of the registries could never be asked for is refused either way,
+    /// since it may be a service, and so is a service whose last instance has gone.
     #[must_use]
     pub fn pass_through(self) -> Self {
         self.set(|settings| settings.pass_through = true)
@@ -111,18 +111,44 @@ impl<T: Transport> Client<T> {
     /// what each of them said as its source. [`Error::Inner`] is the transport's error of the last attempt.
     pub async fn send(&self, request: T::Request) -> Result<T::Response, Error<T::Error>> {
         let settings = &*self.settings;
-        let service = match settings.transport.service(&request) {
-            Ok(name) => self.protected(name),
+        let name = match settings.transport.service(&request) {
+            Ok(name) => name,
             Err(_) if settings.pass_through => return self.send_as_is(request).await,
             Err(rejected) => return Err(settings.refused(rejected)),
         };
-        if settings.pass_through && is_unknown(&service.watch).await {
+        let service = self.protected(name);
+        if settings.pass_through && service.watch.snapshot().instances().is_empty() {
+            // The wait for what the registries say is part of the call.
+            let deadline = Deadline::within(settings.policy_of(name).timeout);
+            return deadline.scope(self.send_anywhere(&service, request)).await;
+        }
+        service.stack.clone().oneshot(Call::new(request)).await
+    }
+
+    /// Sends `request` as it is if the registries do not know the service.
+    async fn send_anywhere(
+        &self,
+        service: &Protected<T>,
+        request: T::Request,
+    ) -> Result<T::Response, Error<T::Error>> {
+        if service.watch.find().await.is_err() && service.watch.is_unknown() {
             return self.send_as_is(request).await;
         }
         service.stack.clone().oneshot(Call::new(request)).await
     }
 
+    /// Whoever is told of what happens.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn observer(&self) -> &Observer {
+        &self.settings.observer
+    }
+
     /// What protects the calls to `service`, to be read and steered.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, if the service was not called before: a task watches the registry.
+    #[track_caller]
     pub fn service(&self, service: &str) -> ServiceHandle {
         let protected = self.protected(service);
         ServiceHandle {
@@ -133,12 +159,12 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// What requests are sent with.
+    /// The transport, for a client of its own kind around this one.
     pub fn transport(&self) -> &T {
         &self.settings.transport
     }
 
-    /// Changes the settings of the transport.
+    /// Changes the transport.
     #[must_use]
     pub fn map_transport(self, change: impl FnOnce(&mut T)) -> Self {
         self.set(|settings| change(&mut settings.transport))
@@ -153,7 +179,7 @@ impl<T: Transport> Client<T> {
     fn protected(&self, name: &str) -> Arc<Protected<T>> {
         self.services.find_or_insert(name, || {
             let settings = &*self.settings;
-            let policy = settings.policies.get(name).unwrap_or(&settings.policy);
+            let policy = settings.policy_of(name);
             let watch = settings.resolver.watch(name);
             Protected::new(name, policy, watch, &settings.transport, &settings.observer)
         })
@@ -168,6 +194,10 @@ impl<T: Transport> Client<T> {
 }
 
 impl<T> Settings<T> {
+    fn policy_of(&self, service: &str) -> &Policy {
+        self.policies.get(service).unwrap_or(&self.policy)
+    }
+
     fn refused<E>(&self, rejected: Rejected) -> Error<E> {
         self.observer.refused(rejected).into()
     }
@@ -225,12 +255,4 @@ impl ServiceHandle {
     pub fn instances(&self) -> Vec<InstanceView> {
         (self.instances)()
     }
-}
-
-/// Whether every registry answered that it knows no such service.
-async fn is_unknown(watch: &Watch) -> bool {
-    let Err(rejected) = watch.find().await else {
-        return false;
-    };
-    rejected.reason() == Reason::Unresolved && matches!(watch.freshness(), Freshness::Empty { .. })
 }

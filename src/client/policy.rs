@@ -4,7 +4,7 @@ use crate::algo::backoff::Backoff;
 use crate::algo::breaker;
 use crate::algo::ejection;
 
-/// How calls to one service are protected. Each default has its reason in `docs/defaults.md`.
+/// How calls to one service are protected. Each default has its [reason](crate::docs::defaults).
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,6 +63,7 @@ impl Policy {
     ///
     /// If `limit` is 0.
     #[must_use]
+    #[track_caller]
     pub fn outstanding(mut self, limit: usize) -> Self {
         assert!(
             limit > 0,
@@ -85,8 +86,12 @@ impl Policy {
     ///
     /// If `attempts` is 0.
     #[must_use]
+    #[track_caller]
     pub fn attempts(mut self, attempts: u32) -> Self {
-        assert!(attempts > 0, "0 attempts would never call");
+        assert!(
+            attempts > 0,
+            "attempts(0): a call needs at least one attempt"
+        );
         self.attempts = attempts;
         self
     }

@@ -5,12 +5,13 @@ use std::task::{Context, Poll};
 use tower::{Layer, Service, ServiceBuilder};
 
 use super::policy::Policy;
+use super::services::Known;
 use super::transport::Transport;
 use crate::balance::{Balance, NewEndpoint, SendFuture, Tried};
 use crate::classify::{Classify, Outcome};
 use crate::deadline::Deadline;
 use crate::discovery::{Instance, Watch};
-use crate::error::{AsRejected, Error, Rejected};
+use crate::error::{AsRejected, Error, Reason, Rejected};
 use crate::layers::bulkhead::{Bulkhead, BulkheadLayer};
 use crate::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::layers::retry::{Decision, RetryLayer, Rules};
@@ -48,6 +49,7 @@ impl<T: Transport> Protected<T> {
             None => bulkhead,
         };
         let new_instance = NewInstance {
+            service: name.into(),
             transport: transport.clone(),
             timeout: TimeoutLayer::new(policy.attempt_timeout),
         };
@@ -56,7 +58,11 @@ impl<T: Transport> Protected<T> {
             .ejection(policy.ejection.clone())
             .observe(observer.clone());
         let stack = ServiceBuilder::new()
-            .layer(TimeoutLayer::new(policy.timeout).observe(observer.clone()))
+            .layer(
+                TimeoutLayer::new(policy.timeout)
+                    .name(name)
+                    .observe(observer.clone()),
+            )
             .layer(bulkhead.layer())
             .layer(
                 RetryLayer::new(policy.attempts)
@@ -74,6 +80,16 @@ impl<T: Transport> Protected<T> {
             balance,
             watch,
         }
+    }
+}
+
+impl<T: Transport> Known for Protected<T> {
+    fn has_ended(&self) -> bool {
+        self.watch.has_ended()
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.watch.is_unknown()
     }
 }
 
@@ -136,9 +152,12 @@ impl<T: Transport> Classify<T::Response, Error<T::Error>> for TransportRules<T> 
     }
 }
 
-/// The refusal of a layer that kept an attempt from the peer.
+/// The refusal of a layer that kept an attempt from the peer. An address that cannot be called is the fault of one
+/// instance: another may be well.
 fn refused_by<E>(error: &Error<E>) -> Option<&Rejected> {
-    error.as_rejected().filter(|rejected| rejected.never_sent())
+    error
+        .as_rejected()
+        .filter(|rejected| rejected.never_sent() && rejected.reason() != Reason::BadAddress)
 }
 
 /// Sends each attempt to an instance not yet tried.
@@ -177,6 +196,7 @@ pub(super) struct Attempt<R> {
 /// Makes the service of an instance: the transport under the attempt's timeout.
 #[derive(Clone)]
 pub(super) struct NewInstance<T> {
+    service: Box<str>,
     transport: T,
     timeout: TimeoutLayer,
 }
@@ -185,7 +205,9 @@ impl<T: Transport> NewEndpoint for NewInstance<T> {
     type Service = Timeout<Endpoint<T>>;
 
     fn new_endpoint(&self, instance: &Arc<Instance>) -> Self::Service {
-        self.timeout.layer(Endpoint {
+        let timeout = self.timeout.clone();
+        let timeout = timeout.name(format!("{} at {}", self.service, instance.id));
+        timeout.layer(Endpoint {
             transport: self.transport.clone(),
             endpoint: self.transport.endpoint(instance),
         })

@@ -1,4 +1,4 @@
-//! Where the instances of a service are.
+//! Where the instances of a service are. See the [guide](crate::docs::discovery).
 //!
 //! A [`Resolver`] asks one [`Registry`], or a chain of them, and keeps what they said. Its [`Watch`] of a service gives
 //! immutable [`Snapshot`]s, without a lock and whatever the registry does: an outage changes nothing, and a registry

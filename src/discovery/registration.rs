@@ -3,7 +3,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::backoff::{Backoff, jittered};
@@ -46,6 +46,7 @@ impl Registration {
     /// # Panics
     ///
     /// If `ttl` is zero.
+    #[track_caller]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         assert!(!ttl.is_zero(), "a ttl of zero is over before it begins");
         self.ttl = ttl;
@@ -79,39 +80,53 @@ impl Registration {
     /// # Panics
     ///
     /// Outside a tokio runtime: a task sends the heartbeats.
+    #[track_caller]
     pub fn start(self) -> Registered {
         let (leave, told) = oneshot::channel();
+        let (said, heard) = watch::channel(None);
         Registered {
             registry: self.registry.name().to_owned(),
             leave: Some(leave),
-            task: tokio::spawn(self.run(told)),
+            heard,
+            task: tokio::spawn(self.run(told, said)),
         }
     }
 
-    async fn run(self, mut told: oneshot::Receiver<()>) -> Result<(), RegistryError> {
+    async fn run(
+        self,
+        mut told: oneshot::Receiver<()>,
+        said: watch::Sender<Option<Said>>,
+    ) -> Result<(), RegistryError> {
         let drains = tokio::select! {
             biased;
             told = &mut told => told.is_ok(),
-            never = self.keep(None) => match never {},
+            never = self.keep(None, &said) => match never {},
         };
         if drains {
             tokio::select! {
                 () = clock::sleep(self.drain) => {}
-                never = self.keep(Some(Status::OutOfService)) => match never {},
+                never = self.keep(Some(Status::OutOfService), &said) => match never {},
             }
         }
-        self.bounded(self.registry.deregister(&self.service, &self.instance))
-            .await?;
-        self.observer.emit(&Event::Deregistered {
-            registry: self.registry.name(),
-            service: &self.service,
-            instance: &self.instance.id,
-        });
-        Ok(())
+        let left = self.registry.deregister(&self.service, &self.instance);
+        let left = self.bounded(left).await;
+        match &left {
+            Ok(()) => self.observer.emit(&Event::Deregistered {
+                registry: self.registry.name(),
+                service: &self.service,
+                instance: &self.instance.id,
+            }),
+            Err(error) => self.failed(error, Duration::ZERO),
+        }
+        left
     }
 
     /// Keeps the instance registered, with the status `leaving` once it is about to leave.
-    async fn keep(&self, leaving: Option<Status>) -> std::convert::Infallible {
+    async fn keep(
+        &self,
+        leaving: Option<Status>,
+        said: &watch::Sender<Option<Said>>,
+    ) -> std::convert::Infallible {
         let mut backoff = Backoff::new();
         let mut is_failing = false;
         // One that is leaving was registered before, or never could be.
@@ -131,17 +146,14 @@ impl Registration {
                 Err(error) => {
                     let wait = backoff.next(&mut ThreadRng).min(heartbeat);
                     is_failing = true;
-                    self.observer.emit(&Event::RegistryFailed {
-                        registry: self.registry.name(),
-                        service: &self.service,
-                        error: &error.message(),
-                        wait,
-                    });
+                    self.failed(&error, wait);
+                    said.send_replace(Some(Err(error)));
                     clock::sleep(wait).await;
                     continue;
                 }
             }
             backoff = Backoff::new();
+            said.send_replace(Some(Ok(())));
             if std::mem::take(&mut is_failing) {
                 self.observer.emit(&Event::RegistryRecovered {
                     registry: self.registry.name(),
@@ -169,6 +181,15 @@ impl Registration {
         let registered = self.registry.register(&self.service, &instance, self.ttl);
         self.bounded(registered).await?;
         Ok(Renewal::Renewed)
+    }
+
+    fn failed(&self, error: &RegistryError, wait: Duration) {
+        self.observer.emit(&Event::RegistryFailed {
+            registry: self.registry.name(),
+            service: &self.service,
+            error: &error.message(),
+            wait,
+        });
     }
 
     fn status(&self) -> Status {
@@ -215,10 +236,29 @@ impl fmt::Debug for Registration {
 pub struct Registered {
     registry: String,
     leave: Option<oneshot::Sender<()>>,
+    /// How the last heartbeat went, or nothing before the first.
+    heard: watch::Receiver<Option<Said>>,
     task: JoinHandle<Result<(), RegistryError>>,
 }
 
+/// What the registry said to a heartbeat.
+type Said = Result<(), RegistryError>;
+
 impl Registered {
+    /// Waits for the registry's first answer, and gives its latest: whether the instance is registered now.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not. It is tried again in the background all the same.
+    pub async fn registered(&self) -> Result<(), RegistryError> {
+        let mut heard = self.heard.clone();
+        let latest = match heard.wait_for(Option::is_some).await {
+            Ok(latest) => latest.clone(),
+            Err(_) => None,
+        };
+        latest.unwrap_or_else(|| Err(self.ended()))
+    }
+
     /// Says that the instance is out of service, waits for [`drain`](Registration::drain), and takes it out. Ends at
     /// most 5 s after the wait, and goes on in the background if it is dropped.
     ///
@@ -230,18 +270,18 @@ impl Registered {
             // Only a task that has ended does not hear it, and then the line below says so.
             let _ = leave.send(());
         }
-        (&mut self.task).await.unwrap_or_else(|_| {
-            Err(RegistryError::new(
-                self.registry.as_str(),
-                ErrorKind::Failed,
-                "the heartbeats have ended",
-            ))
-        })
+        let done = (&mut self.task).await;
+        done.unwrap_or_else(|_| Err(self.ended()))
     }
 
     /// Stops the heartbeats and tells nobody, as a crash does.
     pub fn abandon(self) {
         self.task.abort();
+    }
+
+    fn ended(&self) -> RegistryError {
+        let registry = self.registry.as_str();
+        RegistryError::new(registry, ErrorKind::Failed, "the heartbeats have ended")
     }
 }
 

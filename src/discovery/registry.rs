@@ -22,6 +22,8 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Watches `service` and sends what it hears to `updates`, beginning with all instances there are.
     ///
+    /// The name may come from the host of a URL, which is in lower case: its case must not matter.
+    ///
     /// Runs until it fails; whoever asked begins a new watch after a wait. An empty list is an answer, not an error.
     fn watch(&self, service: &str, updates: Updates) -> BoxFuture<'static, RegistryError>;
 

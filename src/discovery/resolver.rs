@@ -75,11 +75,12 @@ impl Resolver {
     /// # Panics
     ///
     /// Outside a tokio runtime: a task watches the registry.
+    #[track_caller]
     pub fn watch(&self, service: impl Into<Arc<str>>) -> Watch {
         let service = service.into();
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = match services.get(&service).and_then(Weak::upgrade) {
-            Some(handle) if handle.is_alive() => handle,
+            Some(handle) if !handle.has_ended() => handle,
             _ => {
                 services.retain(|_, handle| handle.strong_count() > 0);
                 let handle = Arc::new(self.start(&service));

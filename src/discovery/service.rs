@@ -24,6 +24,8 @@ pub(super) struct Service {
     settings: Arc<Settings>,
     shared: Arc<Shared>,
     chain: Vec<Source>,
+    /// Whether a registry ever named an instance: it stays a service when the last of them goes.
+    is_known: bool,
 }
 
 impl Service {
@@ -34,6 +36,7 @@ impl Service {
             chain: registries.map(Source::new).collect(),
             settings,
             shared,
+            is_known: false,
         }
     }
 
@@ -88,7 +91,10 @@ impl Service {
             Heard::Update(Update::Instances {
                 instances,
                 authoritative,
-            }) => source.answered(instances, authoritative, now),
+            }) => {
+                self.is_known |= !instances.is_empty();
+                source.answered(instances, authoritative, now);
+            }
             Heard::Update(Update::Confirmed) => source.confirmed(now),
             Heard::Update(Update::Failed(error)) => return self.failed(index, error, None, now),
             Heard::Ended { error, wait } => return self.failed(index, error, Some(wait), now),
@@ -133,7 +139,8 @@ impl Service {
         }
         self.shared.state.send_replace(State {
             version: snapshot.as_ref().unwrap_or(&previous).version,
-            is_decided: serving.is_some() || self.chain.iter().all(Source::says_none),
+            is_decided: serving.is_some() || self.chain.iter().all(Source::is_settled),
+            is_unknown: !self.is_known && self.chain.iter().all(Source::denies),
             confirmed_at: used.and_then(Source::confirmed_at),
             using: used.map_or(Using::Answering, |used| used.using(&self.settings, now)),
             unresolved: match serving {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use super::feed::Feed;
 use super::guard::Guard;
 use super::instance::Instance;
-use super::registry::{Registry, RegistryError};
+use super::registry::{ErrorKind, Registry, RegistryError};
 use super::resolver::Settings;
 use super::unresolved::Said;
 use super::watch::Using;
@@ -93,9 +93,24 @@ impl Source {
         self.awaited_until(now).is_some()
     }
 
+    /// Whether it knows no such service, as it said last.
+    pub(super) fn denies(&self) -> bool {
+        let last = self.answer.as_ref();
+        last.is_some_and(|answer| answer.named == 0)
+    }
+
     /// Whether it answers that there is no instance.
     pub(super) fn says_none(&self) -> bool {
         self.answer.is_some() && self.failure.is_none() && self.guard.is_empty()
+    }
+
+    /// Whether waiting does not help: it has no instance, or has to be put right by people.
+    pub(super) fn is_settled(&self) -> bool {
+        let needs_people = |failure: &Failure| {
+            use ErrorKind::{Denied, Malformed, Unsupported};
+            matches!(failure.error.kind(), Denied | Malformed | Unsupported)
+        };
+        self.says_none() || self.failure.as_ref().is_some_and(needs_people)
     }
 
     /// When its instances become too old to use, if it goes on failing.
@@ -123,10 +138,10 @@ impl Source {
         let authoritative = self.answer.as_ref().is_some_and(|a| a.authoritative);
         if self.has_expired(settings, now) {
             Using::Expired
-        } else if self.guard.is_empty() {
-            Using::Empty { authoritative }
         } else if self.failure.is_some() {
             Using::Failing
+        } else if self.guard.is_empty() {
+            Using::Empty { authoritative }
         } else {
             Using::Answering
         }

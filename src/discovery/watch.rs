@@ -29,7 +29,7 @@ pub enum Freshness {
     Bootstrap,
     /// The registry answers, and this is what it says.
     Fresh,
-    /// The registry fails; these are the instances it named last.
+    /// The registry fails, or the runtime has ended in which it was watched; these are the instances it named last.
     Stale {
         /// How long ago they were confirmed.
         age: Duration,
@@ -71,6 +71,11 @@ impl Watch {
     /// The latest snapshot. Takes no lock.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.handle.shared.snapshot.load_full()
+    }
+
+    /// The version of the latest snapshot, without a clone: its count is a line that all threads would share.
+    pub(crate) fn version(&self) -> u64 {
+        self.handle.shared.snapshot.load().version
     }
 
     /// Waits for a snapshot of a version above `seen`.
@@ -124,6 +129,17 @@ impl Watch {
         Err(shared.refusal(&snapshot))
     }
 
+    /// Whether nobody watches any more, since the runtime of the task that did has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.handle.has_ended()
+    }
+
+    /// Whether every registry knows no such service, and none did since it is watched. An outage that follows does not
+    /// change what they said.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.handle.shared.state.borrow().is_unknown
+    }
+
     /// How far the latest snapshot can be trusted.
     pub fn freshness(&self) -> Freshness {
         let state = self.handle.shared.state.borrow();
@@ -135,6 +151,7 @@ impl Watch {
             Using::Expired => Freshness::Expired { age },
             Using::Empty { authoritative } => Freshness::Empty { authoritative },
             Using::Failing => Freshness::Stale { age },
+            Using::Answering if self.has_ended() => Freshness::Stale { age },
             Using::Answering => Freshness::Fresh,
         }
     }
@@ -148,9 +165,9 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// Whether its task runs: it ends with its runtime.
-    pub(super) fn is_alive(&self) -> bool {
-        self.task.as_ref().is_some_and(|task| !task.is_finished())
+    /// Whether its task has ended, as it does with its runtime.
+    pub(super) fn has_ended(&self) -> bool {
+        self.task.as_ref().is_some_and(JoinHandle::is_finished)
     }
 }
 
@@ -178,6 +195,8 @@ pub(super) struct State {
     pub(super) version: u64,
     /// Whether waiting for the first answer is over: there are instances, or every registry said that it has none.
     pub(super) is_decided: bool,
+    /// Whether every registry said that it knows no such service, and none ever named an instance.
+    pub(super) is_unknown: bool,
     /// When the registry in use last confirmed it.
     pub(super) confirmed_at: Option<Instant>,
     /// What its instances are worth.

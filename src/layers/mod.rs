@@ -1,4 +1,4 @@
-//! The layers. Each stands alone; `docs/order.md` in the repository says how they stack.
+//! The layers. Each stands alone; the guide says [in which order](crate::docs::order) they stack.
 
 pub mod bulkhead;
 pub mod circuit_breaker;

@@ -1,4 +1,4 @@
-//! A limit on how long a call may take.
+//! A limit on how long a call may take. See the [guide](crate::docs::layers::timeout).
 //!
 //! The limit is the shorter of the layer's own and of the request's [`Deadline`], and it becomes the deadline of
 //! everything inside. Past it the inner future is dropped and the call ends with [`Rejected`]: `TimedOut` where the
@@ -25,6 +25,7 @@
 
 use std::mem;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -42,8 +43,12 @@ use crate::observe::Observer;
 pub struct TimeoutLayer {
     limit: Duration,
     covers_readiness: bool,
-    observer: Observer,
+    who: Who,
 }
+
+/// Whose calls these are, and who is told of those given up. Nobody and nothing costs a call nothing.
+#[derive(Clone, Debug, Default)]
+struct Who(Option<Arc<(Option<Arc<str>>, Observer)>>);
 
 impl TimeoutLayer {
     /// Gives up a call `limit` after it began.
@@ -51,8 +56,15 @@ impl TimeoutLayer {
         Self {
             limit,
             covers_readiness: false,
-            observer: Observer::default(),
+            who: Who::default(),
         }
+    }
+
+    /// Says whose calls these are, in refusals and to the observer. By default they have no name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.who.change().0 = Some(name.into());
+        self
     }
 
     /// Starts the clock of a call when its caller first asks whether the service is ready, so that waiting for
@@ -70,8 +82,30 @@ impl TimeoutLayer {
     /// Tells `observer` of each call given up.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
-        self.observer = observer.into();
+        self.who.change().1 = observer.into();
         self
+    }
+}
+
+impl Who {
+    fn change(&mut self) -> &mut (Option<Arc<str>>, Observer) {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+
+    /// A refusal with this name, told to this observer.
+    fn refuses(&self, reason: Reason) -> Rejected {
+        self.tells(Rejected::new("timeout", reason))
+    }
+
+    fn tells(&self, rejected: Rejected) -> Rejected {
+        let Some(who) = &self.0 else {
+            return rejected;
+        };
+        let (name, observer) = &**who;
+        observer.refused(match name {
+            Some(name) => rejected.named(Arc::clone(name)),
+            None => rejected,
+        })
     }
 }
 
@@ -122,7 +156,7 @@ impl<S> Timeout<S> {
 
     #[cold]
     fn refused<F>(&self, rejected: Rejected) -> TimeoutFuture<F> {
-        let rejected = Some(self.layer.observer.refused(rejected));
+        let rejected = Some(self.layer.who.tells(rejected));
         TimeoutFuture {
             state: State::Refused { rejected },
         }
@@ -197,7 +231,7 @@ where
                 inner: self.inner.call(request),
                 bound,
                 timer: None,
-                observer: self.layer.observer.clone(),
+                who: self.layer.who.clone(),
             },
         }
     }
@@ -257,7 +291,7 @@ pin_project! {
             // Registered only once the inner future is pending.
             #[pin]
             timer: Option<Sleep>,
-            observer: Observer,
+            who: Who,
         },
         Refused { rejected: Option<Rejected> },
     }
@@ -273,13 +307,13 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        let (inner, bound, mut timer, observer) = match state.as_mut().project() {
+        let (inner, bound, mut timer, who) = match state.as_mut().project() {
             StateProj::Running {
                 inner,
                 bound,
                 timer,
-                observer,
-            } => (inner, bound, timer, observer),
+                who,
+            } => (inner, bound, timer, who),
             StateProj::Refused { rejected } => {
                 let rejected = rejected.take().expect("polled after completion");
                 return Poll::Ready(Err(rejected.into()));
@@ -293,8 +327,15 @@ where
         }
         {
             let _entered = Deadline::at(bound.at).enter();
-            if let Poll::Ready(result) = inner.poll(cx) {
-                return Poll::Ready(result);
+            match inner.poll(cx) {
+                // What ends with an error once the time is over ended for that: a layer inside met the same deadline.
+                Poll::Ready(Err(_)) if bound.at <= clock::now() => {
+                    let rejected = who.refuses(bound.reason());
+                    state.set(State::Refused { rejected: None });
+                    return Poll::Ready(Err(rejected.into()));
+                }
+                Poll::Ready(result) => return Poll::Ready(result),
+                Poll::Pending => {}
             }
         }
         if timer.is_none() {
@@ -304,7 +345,7 @@ where
             // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
             ready!(pin!(unconstrained(timer)).poll(cx));
         }
-        let rejected = observer.refused(Rejected::new("timeout", bound.reason()));
+        let rejected = who.refuses(bound.reason());
         // Drops the inner future now, not when the caller drops this one.
         state.set(State::Refused { rejected: None });
         Poll::Ready(Err(rejected.into()))

@@ -1,4 +1,4 @@
-//! What happened, told to whoever listens.
+//! What happened, told to whoever listens. See the [guide](crate::docs::observe).
 //!
 //! A layer or handle with an `observe` setting takes one [`Observe`]r; a tuple of two is one as well. It is called
 //! after every lock is released, on the thread where the event happened, so it must not block. Nobody listening
@@ -21,6 +21,7 @@
 //! ```
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,7 +141,8 @@ pub enum Event<'a> {
 
 /// Listens to what happens.
 pub trait Observe: Send + Sync + 'static {
-    /// Called once for each event, outside every lock. Must not block.
+    /// Called once for each event, outside every lock. Must not block. A panic is reported by the panic hook and
+    /// otherwise without effect.
     fn on_event(&self, event: &Event<'_>);
 }
 
@@ -167,10 +169,10 @@ impl Observer {
         Self(Some(Arc::new(listener)))
     }
 
-    /// Tells the listener, if there is one.
+    /// Tells the listener, if there is one. Its panic ends here: it must end neither a call nor a watch.
     pub fn emit(&self, event: &Event<'_>) {
         if let Some(listener) = &self.0 {
-            listener.on_event(event);
+            let _ = catch_unwind(AssertUnwindSafe(|| listener.on_event(event)));
         }
     }
 

@@ -2,6 +2,7 @@ use tracing::{debug, info, warn};
 
 use super::{Event, Observe, words};
 use crate::algo::breaker::State;
+use crate::error::rounded;
 
 /// Turns events into `tracing` events of target `buttress`.
 ///
@@ -19,7 +20,7 @@ impl Observe for TracingObserver {
                 layer = rejected.layer(),
                 name = rejected.name(),
                 reason = words::reason(rejected.reason()),
-                retry_after = rejected.wait_hint().map(tracing::field::debug),
+                retry_after = rejected.wait_hint().map(rounded).map(tracing::field::debug),
                 "call refused"
             ),
             Event::StateChanged { breaker, from, to } => {
@@ -34,7 +35,7 @@ impl Observe for TracingObserver {
                 retry,
                 attempt,
                 wait,
-            } => debug!(target: TARGET, name = retry, attempt, ?wait, "retrying"),
+            } => debug!(target: TARGET, name = retry, attempt, wait = ?rounded(wait), "retrying"),
             Event::BudgetExhausted { retry } => {
                 debug!(target: TARGET, name = retry, "retry budget exhausted");
             }
@@ -45,7 +46,9 @@ impl Observe for TracingObserver {
                 service,
                 instance,
                 wait,
-            } => warn!(target: TARGET, service, instance, ?wait, "instance ejected"),
+            } => {
+                warn!(target: TARGET, service, instance, wait = ?rounded(wait), "instance ejected")
+            }
             Event::Returned { service, instance } => {
                 info!(target: TARGET, service, instance, "instance returned");
             }
@@ -59,7 +62,9 @@ impl Observe for TracingObserver {
                 service,
                 error,
                 wait,
-            } => warn!(target: TARGET, registry, service, error, ?wait, "registry failed"),
+            } => {
+                warn!(target: TARGET, registry, service, error, wait = ?rounded(wait), "registry failed")
+            }
             Event::RegistryRecovered { registry, service } => {
                 info!(target: TARGET, registry, service, "registry recovered");
             }

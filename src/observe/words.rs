@@ -27,6 +27,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::Unresolved => "unresolved",
         Reason::NoInstance => "no_instance",
         Reason::NoService => "no_service",
+        Reason::BadAddress => "bad_address",
         Reason::TlsNotSetUp => "tls_not_set_up",
     }
 }

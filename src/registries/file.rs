@@ -1,4 +1,4 @@
-//! Instances in a TOML or JSON file, which is watched.
+//! Instances in a TOML or JSON file, which is watched. See the [guide](crate::docs::registries::file).
 //!
 //! ```toml
 //! [[instances.orders]]
@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use self::format::{Entry, Format, Services};
 use crate::clock;
@@ -56,6 +56,8 @@ mod format;
 pub struct File {
     name: Arc<str>,
     path: Arc<Path>,
+    /// Whose turn it is to change the file, so that a lock which another process keeps holds up one thread, not all.
+    turn: Arc<Mutex<()>>,
 }
 
 impl File {
@@ -65,6 +67,7 @@ impl File {
         Self {
             name: format!("file {}", path.display()).into(),
             path: path.into(),
+            turn: Arc::default(),
         }
     }
 
@@ -97,19 +100,36 @@ impl File {
 
     /// Reads the file, lets `change` change it, and writes it if it says that it did. No other process that does the
     /// same comes in between. A file that is missing is `missing`.
-    fn change(
+    fn change<T: Send + 'static>(
         &self,
         missing: Missing,
-        change: impl FnOnce(&mut Services) -> bool,
-    ) -> Result<(), RegistryError> {
+        change: impl FnOnce(&mut Services) -> (T, bool) + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, RegistryError>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let turn = Arc::clone(&this.turn).lock_owned().await;
+            let changed = this.blocking(move |this| {
+                let _turn = turn;
+                this.rewrite(missing, change)
+            });
+            changed.await
+        })
+    }
+
+    fn rewrite<T>(
+        &self,
+        missing: Missing,
+        change: impl FnOnce(&mut Services) -> (T, bool),
+    ) -> Result<T, RegistryError> {
         let failed = |error| self.failed("cannot be written", ErrorKind::Failed, error);
         let _lock = self.lock().map_err(failed)?;
         let mut services = match missing {
             Missing::Empty if !self.path.exists() => Services::new(),
             _ => self.read()?,
         };
-        if !change(&mut services) {
-            return Ok(());
+        let (told, is_changed) = change(&mut services);
+        if !is_changed {
+            return Ok(told);
         }
         let text = Format::of(&self.path)
             .and_then(|format| format.print(&services))
@@ -117,7 +137,8 @@ impl File {
         let fresh = self.beside("new");
         fs::write(&fresh, text)
             .and_then(|()| fs::rename(&fresh, &self.path))
-            .map_err(failed)
+            .map_err(failed)?;
+        Ok(told)
     }
 
     /// Waits for the lock, which goes with the handle or with the process. It is a file beside, because the file itself
@@ -193,7 +214,11 @@ impl Registry for File {
             let mut registered = false;
             loop {
                 let read = this.blocking(Self::read).await;
-                let heard = read.map(|mut services| services.remove(&service).unwrap_or_default());
+                let heard = read.map(|mut services| {
+                    named(&mut services, &service)
+                        .map(std::mem::take)
+                        .unwrap_or_default()
+                });
                 if told.as_ref() != Some(&heard) {
                     match heard.clone() {
                         Ok(entries) => {
@@ -241,16 +266,17 @@ impl Registry for File {
     ) -> BoxFuture<'static, Result<(), RegistryError>> {
         let service = service.to_owned();
         let instance = instance.clone();
-        self.blocking(move |this| {
-            this.change(Missing::Empty, |services| {
-                let entries = services.entry(service).or_default();
-                entries.retain(|entry| entry.instance.id != instance.id);
-                entries.push(Entry {
-                    instance,
-                    registered: true,
-                });
-                true
-            })
+        self.change(Missing::Empty, move |services| {
+            let entries = match named(services, &service) {
+                Some(entries) => entries,
+                None => services.entry(service).or_default(),
+            };
+            entries.retain(|entry| entry.instance.id != instance.id);
+            entries.push(Entry {
+                instance,
+                registered: true,
+            });
+            ((), true)
         })
     }
 
@@ -262,17 +288,13 @@ impl Registry for File {
     ) -> BoxFuture<'static, Result<Renewal, RegistryError>> {
         let service = service.to_owned();
         let id = instance.id.clone();
-        self.blocking(move |this| {
-            let mut renewal = Renewal::Unknown;
-            this.change(Missing::Error, |services| {
-                let mut entries = services.get_mut(&service).into_iter().flatten();
-                let Some(entry) = entries.find(|entry| entry.instance.id == id) else {
-                    return false;
-                };
-                renewal = Renewal::Renewed;
-                std::mem::replace(&mut entry.instance.status, status) != status
-            })?;
-            Ok(renewal)
+        self.change(Missing::Error, move |services| {
+            let mut entries = named(services, &service).into_iter().flatten();
+            let Some(entry) = entries.find(|entry| entry.instance.id == id) else {
+                return (Renewal::Unknown, false);
+            };
+            let is_changed = std::mem::replace(&mut entry.instance.status, status) != status;
+            (Renewal::Renewed, is_changed)
         })
     }
 
@@ -283,15 +305,13 @@ impl Registry for File {
     ) -> BoxFuture<'static, Result<(), RegistryError>> {
         let service = service.to_owned();
         let id = instance.id.clone();
-        self.blocking(move |this| {
-            this.change(Missing::Empty, |services| {
-                let Some(entries) = services.get_mut(&service) else {
-                    return false;
-                };
-                let before = entries.len();
-                entries.retain(|entry| entry.instance.id != id);
-                entries.len() < before
-            })
+        self.change(Missing::Empty, move |services| {
+            let Some(entries) = named(services, &service) else {
+                return ((), false);
+            };
+            let before = entries.len();
+            entries.retain(|entry| entry.instance.id != id);
+            ((), entries.len() < before)
         })
     }
 }
@@ -303,6 +323,13 @@ enum Missing {
     Empty,
     /// A registry that is down, rather than one that forgot.
     Error,
+}
+
+/// The instances of `service`, whatever the case of its name: that of a host in a URL is lower.
+fn named<'a>(services: &'a mut Services, service: &str) -> Option<&'a mut Vec<Entry>> {
+    let mut services = services.iter_mut();
+    let found = services.find(|(name, _)| name.eq_ignore_ascii_case(service));
+    found.map(|(_, entries)| entries)
 }
 
 /// Whether `event` can have changed what the file says. Reading it is an event too.

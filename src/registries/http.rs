@@ -28,10 +28,15 @@ pub(super) struct Http {
 impl Http {
     /// The server at `url`, whose user and password become a header; `what` it is, in a word.
     pub(super) fn new(what: &str, url: &str) -> Result<Self, RegistryError> {
-        let url = Url::parse(url)
-            .map_err(|error| wrong(what, format!("its URL cannot be read: {error}")))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(wrong(what, "its URL is neither http:// nor https://"));
+        let written = shown(url);
+        let url = Url::parse(url).map_err(|error| {
+            wrong(
+                what,
+                format!("its URL `{written}` cannot be read: {error}; {WANTED}"),
+            )
+        })?;
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            return Err(wrong(what, format!("its URL is `{written}`; {WANTED}")));
         }
         let written = [url.username(), url.password().unwrap_or_default()].map(str::to_owned);
         // A registry is a neighbour: the proxies of the environment are for what is far away.
@@ -217,6 +222,15 @@ impl fmt::Debug for Http {
     }
 }
 
+/// A URL as it was written, without what may be a secret: user, password and query.
+fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    match url.rsplit_once('@') {
+        Some((_, place)) => format!("…@{place}"),
+        None => url.to_owned(),
+    }
+}
+
 fn build(registry: &str, builder: ClientBuilder) -> Result<Client, RegistryError> {
     let builder = builder
         // A redirect would carry the token to whoever is named there.
@@ -237,6 +251,8 @@ fn wrong(registry: &str, message: impl Into<String>) -> RegistryError {
 
 /// How long a request that does not block may take: the 8 s of Eureka's own client, rounded.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// What a URL should look like.
+const WANTED: &str = "write it as http://HOST:PORT or https://HOST:PORT";
 const CONNECT: Duration = Duration::from_secs(5);
 /// 20 000 instances as Eureka writes them.
 const LONGEST_ANSWER: usize = 32 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! A registry inside the process: for tests, demonstrations, and services that live together.
+//! A registry inside the process: for tests, demonstrations, and services that live together. See the [guide](crate::docs::registries::memory).
 //!
 //! It has leases that run out, and can be told to be down or to forget everything, so that what an outage does can be
 //! seen without one.
@@ -43,6 +43,7 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct State {
     is_down: bool,
+    /// By name in lower case, since that of a host in a URL is.
     services: HashMap<String, BTreeMap<String, Lease>>,
 }
 
@@ -99,7 +100,7 @@ impl Registry for Memory {
 
     fn watch(&self, service: &str, updates: Updates) -> BoxFuture<'static, RegistryError> {
         let this = self.clone();
-        let service = service.to_owned();
+        let service = service.to_ascii_lowercase();
         Box::pin(async move {
             let mut changes = this.state.subscribe();
             let mut told: Option<Vec<Instance>> = None;
@@ -140,7 +141,7 @@ impl Registry for Memory {
         instance: &Instance,
         ttl: Duration,
     ) -> BoxFuture<'static, Result<(), RegistryError>> {
-        let service = service.to_owned();
+        let service = service.to_ascii_lowercase();
         let instance = instance.clone();
         self.change(move |state, now| {
             let leases = state.services.entry(service).or_default();
@@ -162,7 +163,7 @@ impl Registry for Memory {
         instance: &Instance,
         status: Status,
     ) -> BoxFuture<'static, Result<Renewal, RegistryError>> {
-        let service = service.to_owned();
+        let service = service.to_ascii_lowercase();
         let id = instance.id.clone();
         self.change(move |state, now| {
             let lease = state.lease(&service, &id);
@@ -180,7 +181,7 @@ impl Registry for Memory {
         service: &str,
         instance: &Instance,
     ) -> BoxFuture<'static, Result<(), RegistryError>> {
-        let service = service.to_owned();
+        let service = service.to_ascii_lowercase();
         let id = instance.id.clone();
         self.change(move |state, _| {
             let lease = state.lease(&service, &id);

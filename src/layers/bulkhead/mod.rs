@@ -1,4 +1,4 @@
-//! A limit on how many calls are under way at once.
+//! A limit on how many calls are under way at once. See the [guide](crate::docs::layers::bulkhead).
 //!
 //! A [`Bulkhead`] has a number of slots. A call that finds none free is refused at once, or, with
 //! [`queue`](Bulkhead::queue), waits in a line whose length and time are bounded each for itself, first come, first

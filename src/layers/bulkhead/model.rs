@@ -165,6 +165,9 @@ fn open() -> Slots {
 }
 
 fn wait(slots: &Slots) -> Permit {
+    if let Some(permit) = slots.try_take() {
+        return permit;
+    }
     match slots.take_or_queue(2) {
         Admission::Permit(permit) => permit,
         Admission::Place(place) => block_on(poll_fn(|cx| place.poll(cx))),

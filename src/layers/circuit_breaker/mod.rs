@@ -1,4 +1,4 @@
-//! Stops calling a peer that fails, and finds out when it works again.
+//! Stops calling a peer that fails, and finds out when it works again. See the [guide](crate::docs::layers::circuit_breaker).
 //!
 //! Calls flow and are counted while the breaker is closed. When too many of them fail or are slow it opens and refuses
 //! for a while; then it is half-open, and a set number of probes decides whether it closes or opens for longer.

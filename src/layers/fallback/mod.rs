@@ -1,4 +1,4 @@
-//! Answers in place of a service that failed or refused.
+//! Answers in place of a service that failed or refused. See the [guide](crate::docs::layers::fallback).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

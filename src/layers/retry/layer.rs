@@ -27,7 +27,10 @@ impl RetryLayer {
     /// If `attempts` is 0.
     #[track_caller]
     pub fn new(attempts: u32) -> Self {
-        assert!(attempts > 0, "a call needs at least one attempt");
+        assert!(
+            attempts > 0,
+            "attempts(0): a call needs at least one attempt"
+        );
         Self {
             attempts,
             rules: RetryErrors,

@@ -1,4 +1,4 @@
-//! Tries a failed call again, within a budget, a deadline and reason.
+//! Tries a failed call again, within a budget, a deadline and reason. See the [guide](crate::docs::layers::retry).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]

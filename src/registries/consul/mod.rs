@@ -1,4 +1,20 @@
-#![doc = include_str!("../../../docs/registries/consul.md")]
+//! Discovery and registration with a Consul agent. See the [guide](crate::docs::registries::consul).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use buttress::discovery::Registration;
+//! use buttress::registries::consul::Consul;
+//! use buttress::{Instance, Resolver};
+//!
+//! let consul = Consul::new("http://127.0.0.1:8500")?;
+//! let here = Instance::new("orders-1", "10.0.0.7", 8080);
+//! let registered = Registration::new(consul.clone(), "orders", here).start();
+//! let stock = Resolver::new(consul).watch("stock").resolved().await?;
+//! println!("{} instances of stock", stock.instances().len());
+//! registered.deregister().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod health;
 mod pace;
@@ -71,10 +87,17 @@ impl Consul {
                 updates.confirmed().await;
                 continue;
             }
-            let least = known.as_ref().map_or(1, Vec::len);
-            if !answer.led && answer.instances.len() < least {
-                let message = "it has no leader and names fewer instances";
-                return Err(self.http.error(ErrorKind::Failed, message));
+            if !answer.led && loses(known.as_deref(), &answer.instances) {
+                let message = "it has no leader and does not name all instances";
+                let error = self.http.error(ErrorKind::Failed, message);
+                if known.is_none() {
+                    return Err(error);
+                }
+                // Another watch would not know who was there. The leader to come need not move the index.
+                updates.failed(error).await;
+                pace.unchanged();
+                index = 0;
+                continue;
             }
             pace.changed();
             updates.instances(answer.instances.clone()).await;
@@ -227,6 +250,17 @@ struct Answer {
     index: u64,
     led: bool,
     instances: Vec<Instance>,
+}
+
+/// Whether `answer` lacks what is known; before anything is, it must name someone.
+fn loses(known: Option<&[Instance]>, answer: &[Instance]) -> bool {
+    match known {
+        None => answer.is_empty(),
+        Some(known) => {
+            let named = |id: &str| answer.iter().any(|instance| instance.id == id);
+            !known.iter().all(|instance| named(&instance.id))
+        }
+    }
 }
 
 /// Whether the agent knows what was named.

@@ -1,4 +1,20 @@
-#![doc = include_str!("../../../docs/registries/eureka.md")]
+//! Discovery and registration with a Eureka server. See the [guide](crate::docs::registries::eureka).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use buttress::discovery::Registration;
+//! use buttress::registries::eureka::Eureka;
+//! use buttress::{Instance, Resolver};
+//!
+//! let eureka = Eureka::new("http://localhost:8761/eureka")?;
+//! let here = Instance::new("orders-1", "10.0.0.7", 8080);
+//! let registered = Registration::new(eureka.clone(), "orders", here).start();
+//! let stock = Resolver::new(eureka).watch("stock").resolved().await?;
+//! println!("{} instances of stock", stock.instances().len());
+//! registered.deregister().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod apps;
 mod poll;
@@ -57,6 +73,7 @@ impl Eureka {
     ///
     /// If `every` is below 100 ms.
     #[must_use]
+    #[track_caller]
     pub fn poll(mut self, every: Duration) -> Self {
         assert!(
             every >= SOONEST,

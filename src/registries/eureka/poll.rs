@@ -83,8 +83,8 @@ impl Reader {
                         let outcome = mirror.bring_up_to_date(http).await;
                         let wait = match &outcome {
                             Ok(_) => every.mul_f64(0.9 + 0.2 * ThreadRng.unit()),
-                            // Whoever asks again has waited as long as it should.
-                            Err(_) => Duration::ZERO,
+                            // Whoever asks again has waited, but not for the others who do.
+                            Err(_) => every.min(AFTER_FAILURE),
                         };
                         let due = clock::after(clock::now(), wait);
                         poll.rounds.send_replace(Some(Round { outcome, due }));
@@ -159,6 +159,8 @@ impl Mirror {
     }
 }
 
+/// Between two polls of a server that fails, however many services are watched.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// A server tells the changes of the last 3 minutes. Less, since answers are prepared up to 30 s before.
 const REMEMBERED: Duration = Duration::from_secs(120);
 /// The hash sees only how many have which status: after 10 to 20 minutes, read everything again.

@@ -49,8 +49,12 @@ impl Format {
         }
         // An empty file is one that is just being written, rather than a fleet that was shut down.
         let services = services.ok_or("it has no `instances`")?;
+        let mut names = HashSet::new();
         let parsed = services.iter().map(|(service, list)| {
             let path = format!("instances.{service}");
+            if !names.insert(service.to_ascii_lowercase()) {
+                return Err(format!("{path} is there twice: the case does not count"));
+            }
             Ok((service.clone(), instances(&path, list)?))
         });
         parsed.collect()
@@ -248,6 +252,10 @@ mod tests {
             (
                 "instances.a = 1",
                 "instances.a = 1: must be a list of tables",
+            ),
+            (
+                "instances.A = []\ninstances.a = []",
+                "instances.a is there twice: the case does not count",
             ),
             ("instances.a = [1]", "instances.a[0] = 1: must be a table"),
             (

@@ -1,4 +1,4 @@
-//! The thick client around a [`reqwest::Client`].
+//! The thick client around a [`reqwest::Client`]. See the [guide](crate::docs::client).
 //!
 //! Call a service by the name that it has in the registry:
 //!
@@ -26,9 +26,13 @@
 //! # }
 //! ```
 //!
-//! The URL's host is the service; a port in it is ignored, since each instance has its own. The peer sees the host of
-//! the URL in its `Host` header, unless the request has one already. Redirects are followed by the
-//! `reqwest::Client`, without discovery: forbid them there if peers redirect to logical names.
+//! The URL's host is the service, in lower case as URLs have it: the case of its name does not matter, here and in the
+//! registries of this crate. A port in it is ignored, since each instance has its own. The peer sees the host of
+//! the URL in its `Host` header, unless the request has one already.
+//!
+//! Redirects are followed by the `reqwest::Client`, without discovery and with the same `Host` header. It does not tell
+//! where a connection failed: a `POST` that is redirected to where nobody listens counts as never sent, and is sent
+//! again. Where peers redirect, forbid it: `reqwest::Client::builder().redirect(reqwest::redirect::Policy::none())`.
 //!
 //! # TLS
 //!
@@ -41,10 +45,12 @@ mod request;
 mod transport;
 
 use ::reqwest::{Method, Response};
+use tower::{Layer, ServiceExt};
 
 use crate::client::{self, Policy, ServiceHandle};
 use crate::discovery::Resolver;
 use crate::error::Error;
+use crate::layers::timeout::TimeoutLayer;
 use crate::observe::Observer;
 use crate::transport::http::HttpRules;
 
@@ -75,8 +81,9 @@ impl Client {
 
     /// Sets the policy of `service`.
     #[must_use]
-    pub fn policy(self, service: impl Into<Box<str>>, policy: Policy) -> Self {
-        self.map(|inner| inner.policy(service, policy))
+    pub fn policy(self, service: impl AsRef<str>, policy: Policy) -> Self {
+        let host = service.as_ref().to_ascii_lowercase();
+        self.map(|inner| inner.policy(host, policy))
     }
 
     /// Sets the policy of every service that has none of its own.
@@ -170,14 +177,21 @@ impl Client {
         let Some(&limit) = request.timeout() else {
             return self.inner.send(request).await;
         };
-        let limited = crate::layers::timeout::TimeoutLayer::new(limit);
-        let service = tower::Layer::layer(&limited, self.inner.clone());
-        tower::ServiceExt::oneshot(service, request).await
+        let service = request.url().host_str().unwrap_or_default();
+        let limited = TimeoutLayer::new(limit)
+            .name(service)
+            .observe(self.inner.observer().clone());
+        limited.layer(self.inner.clone()).oneshot(request).await
     }
 
     /// What protects the calls to `service`, to be read and steered: its breaker, its bulkhead, its instances.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, if the service was not called before: a task watches the registry.
+    #[track_caller]
     pub fn service(&self, service: &str) -> ServiceHandle {
-        self.inner.service(service)
+        self.inner.service(&service.to_ascii_lowercase())
     }
 
     fn map(

@@ -5,6 +5,7 @@ use ::reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use ::reqwest::{Body, Response};
 use serde::Serialize;
 
+use super::transport::without_secrets;
 use super::{Client, ClientError};
 use crate::error::Error;
 
@@ -81,7 +82,8 @@ impl RequestBuilder {
     ///
     /// As [`Client::execute`]; also if the request could not be put together.
     pub async fn send(self) -> Result<Response, ClientError> {
-        let request = self.request.build().map_err(Error::Inner)?;
+        let request = self.request.build();
+        let request = request.map_err(|error| Error::Inner(without_secrets(error)))?;
         self.client.execute(request).await
     }
 }

@@ -61,7 +61,7 @@ impl ReqwestTransport {
             let aimed = url.set_scheme("https").and_then(|()| url.set_port(None));
             return aimed
                 .map(|()| client)
-                .map_err(|()| no_address(instance).into());
+                .map_err(|()| bad_address(instance).into());
         }
         let aimed = match instance.host.parse::<IpAddr>() {
             Ok(ip) => url.set_ip_host(ip),
@@ -69,7 +69,7 @@ impl ReqwestTransport {
         };
         aimed
             .and_then(|()| url.set_port(Some(instance.port)))
-            .map_err(|()| no_address(instance))?;
+            .map_err(|()| bad_address(instance))?;
         Ok(self.client.clone())
     }
 }
@@ -103,6 +103,9 @@ impl Transport for ReqwestTransport {
             ),
             // Never sent, so that it is safe whatever it is.
             Err(Error::Inner(error)) if error.is_connect() => (true, None),
+            Err(Error::Rejected(rejected)) if rejected.reason() == Reason::BadAddress => {
+                (true, None)
+            }
             Err(Error::Inner(error)) if is_callers(error) => (false, None),
             Err(_) => (idempotent(), None),
         };
@@ -223,7 +226,7 @@ fn send(
 }
 
 /// Takes out of the error's URL what may be a secret: the password and the query.
-fn without_secrets(mut error: ::reqwest::Error) -> ::reqwest::Error {
+pub(super) fn without_secrets(mut error: ::reqwest::Error) -> ::reqwest::Error {
     if let Some(url) = error.url_mut() {
         url.set_query(None);
         // A URL of `http` can have a user.
@@ -248,7 +251,8 @@ fn host_header(url: &Url) -> Option<HeaderValue> {
     host.ok()
 }
 
-fn no_address(instance: &Instance) -> Rejected {
-    Rejected::new("client", Reason::NoInstance)
+fn bad_address(instance: &Instance) -> Rejected {
+    Rejected::new("client", Reason::BadAddress)
+        .named(&*instance.id)
         .caused_by(format!("`{instance}` cannot be the host of a URL"))
 }

@@ -1,0 +1,62 @@
+//! The guides: how to use each part, its defaults and their reasons, what it does at the edges, what not to do.
+//!
+//! Begin with [`client`] for the whole stack, or with [`order`] and the guide of a layer for a stack of your own. They
+//! are the files of `docs/` in the repository, and their examples are compiled and run with the tests.
+
+#[doc = include_str!("../docs/client.md")]
+pub mod client {}
+
+#[doc = include_str!("../docs/order.md")]
+pub mod order {}
+
+#[doc = include_str!("../docs/discovery.md")]
+pub mod discovery {}
+
+#[doc = include_str!("../docs/balance.md")]
+pub mod balance {}
+
+#[doc = include_str!("../docs/observe.md")]
+pub mod observe {}
+
+#[doc = include_str!("../docs/defaults.md")]
+pub mod defaults {}
+
+#[doc = include_str!("../docs/design.md")]
+pub mod design {}
+
+/// One guide a layer.
+pub mod layers {
+    #[doc = include_str!("../docs/layers/bulkhead.md")]
+    pub mod bulkhead {}
+
+    #[doc = include_str!("../docs/layers/circuit_breaker.md")]
+    pub mod circuit_breaker {}
+
+    #[doc = include_str!("../docs/layers/fallback.md")]
+    pub mod fallback {}
+
+    #[doc = include_str!("../docs/layers/retry.md")]
+    pub mod retry {}
+
+    #[doc = include_str!("../docs/layers/timeout.md")]
+    pub mod timeout {}
+}
+
+/// One guide a registry.
+pub mod registries {
+    #[doc = include_str!("../docs/registries/consul.md")]
+    pub mod consul {}
+
+    #[doc = include_str!("../docs/registries/eureka.md")]
+    pub mod eureka {}
+
+    #[doc = include_str!("../docs/registries/file.md")]
+    pub mod file {}
+
+    #[doc = include_str!("../docs/registries/memory.md")]
+    pub mod memory {}
+}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
