@@ -14,10 +14,10 @@ pub(crate) fn check(run: impl Fn() + Send + Sync + 'static) {
 }
 
 loom::thread_local! {
-    static LANE: Cell<usize> = Cell::new(crate::algo::lanes::SHARED);
+    static LANE: Cell<usize> = Cell::new(0);
 }
 
-/// The lane of the current thread, the shared one unless it has taken another.
+/// The lane of the current thread: the first, which all share, unless it has taken another.
 pub(crate) fn lane() -> usize {
     LANE.with(Cell::get)
 }

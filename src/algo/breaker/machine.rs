@@ -1010,6 +1010,55 @@ mod tests {
 
     proptest! {
         #[test]
+        fn successes_counted_late_in_a_calm_change_nothing(
+            (rate, slow_rate) in (1_u32..=10, 1_u32..=10),
+            minimum in 1_u32..20,
+            in_row in 1_u32..6,
+            window in (any::<bool>(), 1_u32..30),
+            steps in prop::collection::vec((0_u64..400, 0_u32..12), 0..300),
+        ) {
+            let settings = Settings::default()
+                .failure_rate(f64::from(rate) / 10.0)
+                .slow_calls(Duration::from_millis(10), f64::from(slow_rate) / 10.0)
+                .minimum_calls(minimum)
+                .consecutive_failures(in_row);
+            let settings = match window {
+                (true, calls) => settings.count_window(calls),
+                (false, tenths) => settings.time_window(Duration::from_millis(100) * tenths),
+            };
+            let mut at_once = Bench::new(settings.clone());
+            let mut late = Bench::new(settings);
+            late.start = at_once.start;
+            late.breaker = at_once.breaker.clone();
+            let (mut calm, mut waiting) = (None, 0);
+            for (pause, kind) in steps {
+                at_once.at += pause / (1 + u64::from(kind % 3) * 10);
+                late.at = at_once.at;
+                let (now, rng) = (late.now(), &mut Always(0.0));
+                let call = Call {
+                    failed: kind == 0,
+                    ..Call::succeeded(Duration::from_millis(if kind == 1 { 11 } else { 10 }))
+                };
+                let ticket = at_once.acquire();
+                if let Ok(ticket) = ticket {
+                    at_once.breaker.record(ticket, call, now, rng);
+                }
+                if kind > 1 && calm.is_some_and(|until| now < until) {
+                    waiting += 1;
+                    continue;
+                }
+                late.breaker.record_successes(waiting, now, rng);
+                waiting = 0;
+                if let Ok(ticket) = late.acquire() {
+                    late.breaker.record(ticket, call, now, rng);
+                }
+                calm = late.breaker.calm_until(now);
+                prop_assert_eq!(late.figures(), at_once.figures());
+                prop_assert_eq!(late.breaker.epoch, at_once.breaker.epoch);
+            }
+        }
+
+        #[test]
         fn it_does_what_the_plain_model_does(steps in steps()) {
             let mut bench = Bench::new(Model::settings());
             let mut model = Model {

@@ -48,3 +48,8 @@ mod sync {
 
     pub(super) use crate::algo::lanes::{lane, lanes};
 }
+
+// The same flow, on loom's primitives.
+#[cfg(test)]
+#[allow(clippy::duplicate_mod)]
+mod model;
