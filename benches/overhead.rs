@@ -6,8 +6,9 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use buttress::clock;
 use buttress_benches::{Calls, Contender, contenders};
 use tokio::task::unconstrained;
 
@@ -33,7 +34,10 @@ fn in_runtime(mut run: impl FnMut(&mut Context<'_>)) {
         .enable_time()
         .build()
         .expect("a runtime");
-    runtime.block_on(unconstrained(poll_fn(|cx| Poll::Ready(run(cx)))));
+    runtime.block_on(unconstrained(poll_fn(|cx| {
+        run(cx);
+        Poll::Ready(())
+    })));
 }
 
 /// Short samples in turn, so that what disturbs the machine disturbs all of them.
@@ -78,9 +82,9 @@ impl Sampled {
 
     /// Nanoseconds a call.
     fn time(&mut self, cx: &mut Context<'_>) -> f64 {
-        let began = Instant::now();
+        let began = clock::now();
         (self.calls)(cx, self.count);
-        began.elapsed().as_nanos() as f64 / self.count as f64
+        (clock::now() - began).as_nanos() as f64 / self.count as f64
     }
 
     fn median(&mut self) -> f64 {

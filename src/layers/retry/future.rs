@@ -23,7 +23,7 @@ pin_project! {
         // `None` if the first attempt is the only one.
         plan: Option<Plan<S, Req, R>>,
         // In a box, for most calls need none, and the layers around move what is here.
-        again: Option<Box<Again<S, S::Response, S::Error>>>,
+        again: Option<BoxAgain<S, Req>>,
         #[pin]
         state: State<S::Future>,
     }
@@ -131,6 +131,8 @@ where
     }
 }
 
+type BoxAgain<S, Req> = Box<Again<S, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>;
+
 type CallResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
 /// What a call has that is tried again.
@@ -186,7 +188,7 @@ where
     fn another(
         &mut self,
         result: CallResult<S, Req>,
-        again: &mut Option<Box<Again<S, S::Response, S::Error>>>,
+        again: &mut Option<BoxAgain<S, Req>>,
     ) -> Result<Pin<Box<Sleep>>, CallResult<S, Req>> {
         let policy = &self.shared.policy;
         if matches!(&result, Err(error) if policy.rules.is_refusal(error)) {
@@ -218,7 +220,7 @@ where
         &self,
         kept: CallResult<S, Req>,
         token: Option<Token>,
-        again: &mut Option<Box<Again<S, S::Response, S::Error>>>,
+        again: &mut Option<BoxAgain<S, Req>>,
     ) {
         if let Some(again) = again {
             again.kept = kept;
