@@ -30,25 +30,33 @@ impl<T> Lanes<T> {
 
 /// A shared value of which each call holds a share: as an [`Arc`], but its owners are counted by lane.
 #[derive(Debug)]
-pub(crate) struct Spread<T>(Arc<Lanes<Arc<Apart<Arc<T>>>>>);
+pub(crate) struct Spread<T> {
+    value: Arc<T>,
+    shares: Arc<[Share<T>]>,
+}
 
 impl<T> Spread<T> {
     pub(crate) fn new(value: T) -> Self {
         let value = Arc::new(value);
-        Self(Arc::new(Lanes::new(lanes(), || {
-            Arc::new(Apart(Arc::clone(&value)))
-        })))
+        let share = |_| Share(Arc::new(Apart(Arc::clone(&value))));
+        Self {
+            shares: (0..lanes()).map(share).collect(),
+            value,
+        }
     }
 
     #[inline]
     pub(crate) fn share(&self) -> Share<T> {
-        Share(Arc::clone(self.0.at(lane())))
+        self.shares[lane()].clone()
     }
 }
 
 impl<T> Clone for Spread<T> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self {
+            value: Arc::clone(&self.value),
+            shares: Arc::clone(&self.shares),
+        }
     }
 }
 
@@ -57,7 +65,7 @@ impl<T> Deref for Spread<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        &self.0.at(SHARED).0
+        &self.value
     }
 }
 
@@ -66,6 +74,7 @@ impl<T> Deref for Spread<T> {
 pub(crate) struct Share<T>(Arc<Apart<Arc<T>>>);
 
 impl<T> Clone for Share<T> {
+    #[inline]
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
