@@ -44,9 +44,11 @@ impl Budget {
     pub fn deposit(&self, now: Instant) {
         let second = self.second(now);
         match lane() {
-            SHARED => self.deposits.at(SHARED).add_if(second, || true),
+            SHARED => {
+                self.deposits.at(SHARED).add_if(second, || true);
+            }
             mine => self.deposits.at(mine).add_alone(second),
-        };
+        }
     }
 
     /// Takes a retry out, if the budget has one left.
@@ -96,10 +98,9 @@ impl Window {
     }
 
     /// Where no other thread changes the slot.
-    fn add_alone(&self, second: u64) -> bool {
+    fn add_alone(&self, second: u64) {
         let slot = self.slot(second);
         slot.store(slot.load(Relaxed).max(second << 32) + 1, Relaxed);
-        true
     }
 
     fn take_back(&self, second: u64) {
