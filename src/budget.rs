@@ -83,6 +83,7 @@ impl RetryBudget {
     }
 
     /// Counts a call as under way for as long as this is kept.
+    #[inline]
     pub(crate) fn begin(&self) -> Underway {
         Underway(match &self.form {
             Form::InFlight(budget) if self.counts_calls => {
@@ -94,6 +95,7 @@ impl RetryBudget {
     }
 
     /// Counts a first attempt that the peer saw.
+    #[inline]
     pub(crate) fn deposit(&self, now: Instant) {
         if let (Form::Recent(budget), true) = (&self.form, self.counts_calls) {
             budget.deposit(now);
@@ -125,6 +127,7 @@ impl Default for RetryBudget {
 pub(crate) struct Underway(Option<Arc<InFlight>>);
 
 impl Drop for Underway {
+    #[inline]
     fn drop(&mut self) {
         if let Some(budget) = &self.0 {
             budget.end();

@@ -35,6 +35,7 @@ pub struct Deadline(Instant);
 
 impl Deadline {
     /// The deadline at `at`.
+    #[inline]
     pub fn at(at: Instant) -> Self {
         Self(at)
     }
@@ -45,11 +46,13 @@ impl Deadline {
     }
 
     /// The deadline of the request that is being polled, if it has one.
+    #[inline]
     pub fn current() -> Option<Self> {
         CURRENT.get()
     }
 
     /// The moment it passes.
+    #[inline]
     pub fn instant(self) -> Instant {
         self.0
     }
@@ -73,6 +76,7 @@ impl Deadline {
     }
 
     /// Puts this deadline, or the one around it if that is earlier, in force until the guard is dropped.
+    #[inline]
     pub(crate) fn enter(self) -> Entered {
         let outer = CURRENT.get();
         CURRENT.set(Some(outer.map_or(self, |outer| outer.min(self))));
@@ -93,6 +97,7 @@ pub(crate) struct Entered {
 }
 
 impl Drop for Entered {
+    #[inline]
     fn drop(&mut self) {
         CURRENT.set(self.outer);
     }

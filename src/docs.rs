@@ -21,6 +21,9 @@ pub mod observe {}
 #[doc = include_str!("../docs/defaults.md")]
 pub mod defaults {}
 
+#[doc = include_str!("../docs/performance.md")]
+pub mod performance {}
+
 #[doc = include_str!("../docs/design.md")]
 pub mod design {}
 

@@ -2,6 +2,7 @@
 //!
 //! `cargo test` runs them with up to two preemptions of a thread, `scripts/loom` with more; `LOOM_MAX_PREEMPTIONS` sets it.
 
+use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,24 @@ pub(crate) fn check(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
     builder.check(run);
+}
+
+loom::thread_local! {
+    static LANE: Cell<usize> = Cell::new(0);
+}
+
+/// The lane of the current thread: the first, which all share, unless it has taken another.
+pub(crate) fn lane() -> usize {
+    LANE.with(Cell::get)
+}
+
+pub(crate) fn take_lane(lane: usize) {
+    LANE.with(|mine| mine.set(lane));
+}
+
+/// As few lanes as there can be.
+pub(crate) fn lanes() -> usize {
+    2
 }
 
 /// An atomic that reads as it writes. loom remembers the last access to an atomic alone, so a load that follows another
@@ -27,6 +46,11 @@ macro_rules! atomic {
 
             pub(crate) fn load(&self, _: Ordering) -> $value {
                 self.0.fetch_or(0, Ordering::AcqRel)
+            }
+
+            #[allow(dead_code)]
+            pub(crate) fn store(&self, value: $value, _: Ordering) {
+                self.0.swap(value, Ordering::AcqRel);
             }
 
             #[allow(dead_code)]

@@ -53,6 +53,17 @@ pub struct Ticket {
     epoch: u64,
 }
 
+impl Ticket {
+    /// Of a state that [lets every call through](Breaker::flowing).
+    pub(crate) fn of(epoch: u64) -> Self {
+        Self { epoch }
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
 /// How a call went.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {

@@ -10,6 +10,7 @@ pub mod ejection;
 pub mod ewma;
 pub mod faults;
 pub mod gcra;
+pub(crate) mod lanes;
 pub mod limit;
 pub mod pick;
 pub mod quantile;

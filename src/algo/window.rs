@@ -109,6 +109,12 @@ impl CountWindow {
         self.oldest = (self.oldest + 1) % self.size;
     }
 
+    fn add_successes(&mut self, calls: u64) {
+        for _ in 0..calls.min(self.size as u64) {
+            self.record(false, false);
+        }
+    }
+
     /// What the window holds.
     pub fn tally(&self) -> Tally {
         self.total
@@ -165,10 +171,22 @@ impl TimeWindow {
         self.total += one;
     }
 
+    fn add_successes(&mut self, calls: u64) {
+        let calls = calls.min((u32::MAX - self.total.calls).into()) as u32;
+        self.buckets[Self::slot(self.newest)].calls += calls;
+        self.total.calls += calls;
+    }
+
     /// What the window holds at `now`.
     pub fn tally(&mut self, now: Instant) -> Tally {
         self.slide(now);
         self.total
+    }
+
+    /// When the newest bucket ends, if the clock can tell.
+    fn moves(&self) -> Option<Instant> {
+        let end = self.newest.saturating_add(1).saturating_mul(self.width);
+        self.origin.checked_add(Duration::from_nanos(end))
     }
 
     /// Forgets every call.
@@ -211,6 +229,30 @@ impl Window {
         match self {
             Self::Last(window) => window.record(failed, slow),
             Self::Within(window) => window.record(now, failed, slow),
+        }
+    }
+
+    /// Counts calls that neither failed nor were slow, in the time of the last record.
+    pub(crate) fn add_successes(&mut self, calls: u64) {
+        match self {
+            Self::Last(window) => window.add_successes(calls),
+            Self::Within(window) => window.add_successes(calls),
+        }
+    }
+
+    /// What it held at the last look.
+    pub(crate) fn held(&self) -> Tally {
+        match self {
+            Self::Last(window) => window.total,
+            Self::Within(window) => window.total,
+        }
+    }
+
+    /// Until when no call leaves but for another; a second at most where calls do not age.
+    pub(crate) fn moves(&self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Last(_) => now.checked_add(Duration::from_secs(1)),
+            Self::Within(window) => window.moves(),
         }
     }
 

@@ -143,6 +143,18 @@ enum Waiting {
 }
 
 impl<S> Timeout<S> {
+    /// What the wait for readiness leaves of the limit, or why it left nothing.
+    #[cold]
+    fn left(&mut self, now: Instant) -> Result<Duration, Reason> {
+        match mem::take(&mut self.waiting) {
+            Waiting::Ready(bound) if now < bound.at => Ok(bound.at - now),
+            // A service that has been ready for longer than the limit was kept for later: the wait was another's.
+            Waiting::No | Waiting::Until(..) | Waiting::Ready(_) => Ok(self.layer.limit),
+            Waiting::Over(reason) => Err(reason),
+        }
+    }
+
+    #[cold]
     fn refused<F>(&self, rejected: Rejected) -> TimeoutFuture<F> {
         let rejected = Some(self.layer.who.tells(rejected));
         TimeoutFuture {
@@ -170,6 +182,7 @@ where
     type Error = S::Error;
     type Future = TimeoutFuture<S::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let polled = self.inner.poll_ready(cx);
         if !self.layer.covers_readiness {
@@ -190,32 +203,32 @@ where
         }
         if let Waiting::Until(bound, timer) = &mut self.waiting {
             ready!(timer.as_mut().poll(cx));
-            self.waiting = Waiting::Over(bound.reason);
+            self.waiting = Waiting::Over(bound.reason());
         }
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        let begun = clock::begin();
+        let now = begun.at;
         let limit = self.layer.limit;
-        let now = clock::now();
-        let left = match mem::take(&mut self.waiting) {
-            Waiting::Ready(bound) if now < bound.at => bound.at - now,
-            // A service that has been ready for longer than the limit was kept for later: the wait was another's.
-            Waiting::No | Waiting::Until(..) | Waiting::Ready(_) => limit,
-            Waiting::Over(reason) => return self.refused(Rejected::new("timeout", reason)),
+        let left = match self.waiting {
+            Waiting::No => limit,
+            _ => match self.left(now) {
+                Ok(left) => left,
+                Err(reason) => return self.refused(Rejected::new("timeout", reason)),
+            },
         };
         let bound = Bound::new(now, left, limit);
-        if bound.reason == Reason::DeadlineExceeded && bound.at <= now {
+        if bound.limit.is_none() && bound.at <= now {
             // Nobody waits for the answer any more: spare the peer the question.
-            return self.refused(Rejected::new("timeout", bound.reason).unsent());
+            return self.refused(Rejected::new("timeout", bound.reason()).unsent());
         }
-        let inner = {
-            let _entered = Deadline::at(bound.at).enter();
-            self.inner.call(request)
-        };
+        let _entered = Deadline::at(bound.at).enter();
         TimeoutFuture {
             state: State::Running {
-                inner,
+                inner: self.inner.call(request),
                 bound,
                 timer: None,
                 who: self.layer.who.clone(),
@@ -224,26 +237,35 @@ where
     }
 }
 
-/// When a call ends at the latest, and what that means.
+/// When a call ends at the latest.
 #[derive(Clone, Copy, Debug)]
 struct Bound {
     at: Instant,
-    reason: Reason,
+    /// The layer's own, unless the end is that of a deadline.
+    limit: Option<Duration>,
 }
 
 impl Bound {
     /// The end of a call that has `left` of `limit`, if the deadline is not before it.
+    #[inline]
     fn new(now: Instant, left: Duration, limit: Duration) -> Self {
         let own = Self {
             at: clock::after(now, left),
-            reason: Reason::TimedOut { after: limit },
+            limit: Some(limit),
         };
         match Deadline::current() {
             Some(deadline) if deadline.instant() <= own.at => Self {
                 at: deadline.instant(),
-                reason: Reason::DeadlineExceeded,
+                limit: None,
             },
             _ => own,
+        }
+    }
+
+    fn reason(self) -> Reason {
+        match self.limit {
+            Some(after) => Reason::TimedOut { after },
+            None => Reason::DeadlineExceeded,
         }
     }
 }
@@ -282,6 +304,7 @@ where
 {
     type Output = Result<Res, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         let (inner, bound, mut timer, who) = match state.as_mut().project() {
@@ -299,7 +322,7 @@ where
         // A deadline can be in force around this future and not have been around the call.
         if let Some(nearer) = Deadline::current().filter(|it| it.instant() < bound.at) {
             bound.at = nearer.instant();
-            bound.reason = Reason::DeadlineExceeded;
+            bound.limit = None;
             timer.set(None);
         }
         {
@@ -307,7 +330,7 @@ where
             match inner.poll(cx) {
                 // What ends with an error once the time is over ended for that: a layer inside met the same deadline.
                 Poll::Ready(Err(_)) if bound.at <= clock::now() => {
-                    let rejected = who.refuses(bound.reason);
+                    let rejected = who.refuses(bound.reason());
                     state.set(State::Refused { rejected: None });
                     return Poll::Ready(Err(rejected.into()));
                 }
@@ -322,7 +345,7 @@ where
             // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
             ready!(pin!(unconstrained(timer)).poll(cx));
         }
-        let rejected = who.refuses(bound.reason);
+        let rejected = who.refuses(bound.reason());
         // Drops the inner future now, not when the caller drops this one.
         state.set(State::Refused { rejected: None });
         Poll::Ready(Err(rejected.into()))

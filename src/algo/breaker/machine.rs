@@ -114,6 +114,48 @@ impl Breaker {
         }
     }
 
+    /// The number of the present state, if it lets every call through and counts it: until that changes, a call needs
+    /// not ask.
+    pub(crate) fn flowing(&self) -> Option<u64> {
+        matches!(self.phase, Phase::Closed | Phase::MetricsOnly).then_some(self.epoch)
+    }
+
+    /// Until when calls that succeed, and are not [slow](Self::slow_call), decide nothing, however many there are: they
+    /// can be counted later with [`record_successes`](Self::record_successes), but before all else. `None` if the next
+    /// one may decide.
+    pub(crate) fn calm_until(&self, now: Instant) -> Option<Instant> {
+        self.flowing()?;
+        (!self.a_success_may_open()).then(|| self.window.moves(now))?
+    }
+
+    pub(crate) fn slow_call(&self) -> Duration {
+        self.settings.slow_call
+    }
+
+    /// Counts calls that succeeded in a calm, in the present state.
+    pub(crate) fn record_successes(&mut self, calls: u64, now: Instant, rng: &mut impl Rng) {
+        if calls == 0 || self.flowing().is_none() {
+            return;
+        }
+        let epoch = self.epoch;
+        self.failures_in_row = 0;
+        // The calm may have ended beside the last of them: then the one that makes the calls enough decides.
+        let held = self.window.held();
+        let deciding = match self.has_failed_often(held) {
+            true => 1,
+            false => self.minimum().saturating_sub(held.calls).max(1).into(),
+        };
+        if calls < deciding || !self.a_success_may_open() {
+            self.window.add_successes(calls);
+            return;
+        }
+        self.window.add_successes(deciding);
+        self.judge(now, rng);
+        if self.epoch == epoch {
+            self.window.add_successes(calls - deciding);
+        }
+    }
+
     /// Counts a call that was given up after `elapsed`, as the settings have it.
     pub fn cancel(&mut self, ticket: Ticket, elapsed: Duration, now: Instant, rng: &mut impl Rng) {
         let counts = match self.settings.cancelled {
@@ -307,10 +349,7 @@ impl Breaker {
                 Condition::ConsecutiveFailures,
                 self.failures_in_row >= settings.consecutive_failures,
             ),
-            (
-                Condition::FailureCount,
-                calls.failures >= settings.failure_count,
-            ),
+            (Condition::FailureCount, self.has_failed_often(calls)),
         ];
         let mut trips = false;
         for (condition, _) in conditions.into_iter().filter(|(_, holds)| *holds) {
@@ -406,6 +445,22 @@ impl Breaker {
             true => admitted - back.calls,
             false => admitted,
         }
+    }
+
+    /// Whether a condition can hold once more calls have succeeded, though none did before.
+    fn a_success_may_open(&self) -> bool {
+        // More successes lower every rate, once there are enough calls for one; and only time takes calls away.
+        let held = self.window.held();
+        let fewest = Tally {
+            calls: held.calls.max(self.minimum()),
+            ..held
+        };
+        // A count that holds already is one that other settings have brought.
+        self.settings.open_on_success && (self.too_bad(fewest) || self.has_failed_often(held))
+    }
+
+    fn has_failed_often(&self, calls: Tally) -> bool {
+        calls.failures >= self.settings.failure_count
     }
 
     fn too_bad(&self, calls: Tally) -> bool {
@@ -1148,7 +1203,98 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_successes_counted_after_the_calm_the_one_that_makes_enough_decides() {
+        let (open, closed) = (State::Open, State::Closed);
+        let settings = Settings::default().minimum_calls(4).failure_count(3);
+        for (successes, open_on_success, in_all, state) in [
+            (1, true, 3, closed),
+            (2, true, 3, open),
+            (5, true, 3, open),
+            (5, false, 3, closed),
+            (1, true, 2, open),
+            (1, false, 2, closed),
+        ] {
+            let settings = settings.clone().open_on_success(open_on_success);
+            let mut bench = Bench::new(settings.clone());
+            bench.call(true);
+            bench.call(true);
+            let (now, rng) = (bench.now(), &mut Always(0.0));
+            bench
+                .breaker
+                .reconfigure(settings.failure_count(in_all), now);
+            let calm = bench.breaker.calm_until(now);
+            assert_eq!(calm.is_some(), !open_on_success);
+            bench.breaker.record_successes(successes, now, rng);
+            assert_eq!(bench.state(), state, "{successes}, {open_on_success}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn successes_counted_late_in_a_calm_change_nothing(
+            (rate, slow_rate) in (1_u32..=10, 1_u32..=10),
+            minimum in 1_u32..20,
+            (in_row, in_all) in (1_u32..6, 1_u32..12),
+            window in (any::<bool>(), 1_u32..30),
+            (open_on_success, dry) in any::<(bool, bool)>(),
+            steps in prop::collection::vec((0_u64..400, 0_u32..13), 0..300),
+        ) {
+            let settings = Settings::default()
+                .failure_rate(f64::from(rate) / 10.0)
+                .slow_calls(Duration::from_millis(10), f64::from(slow_rate) / 10.0)
+                .minimum_calls(minimum)
+                .consecutive_failures(in_row)
+                .failure_count(in_all)
+                .open_on_success(open_on_success);
+            let settings = match window {
+                (true, calls) => settings.count_window(calls),
+                (false, tenths) => settings.time_window(Duration::from_millis(100) * tenths),
+            };
+            let mut at_once = Bench::new(settings.clone());
+            if dry {
+                at_once.breaker.metrics_only();
+            }
+            let mut late = Bench::new(settings.clone());
+            late.start = at_once.start;
+            late.breaker = at_once.breaker.clone();
+            let (mut calm, mut waiting) = (None, 0);
+            for (pause, kind) in steps {
+                at_once.at += pause / (1 + u64::from(kind % 3) * 10);
+                late.at = at_once.at;
+                let (now, rng) = (late.now(), &mut Always(0.0));
+                if kind == 12 {
+                    let settings = settings.clone().failure_count(1 + (pause % 12) as u32);
+                    at_once.breaker.reconfigure(settings.clone(), now);
+                    late.breaker.record_successes(waiting, now, rng);
+                    late.breaker.reconfigure(settings, now);
+                    (calm, waiting) = (late.breaker.calm_until(now), 0);
+                    continue;
+                }
+                let call = Call {
+                    failed: kind == 0,
+                    ..Call::succeeded(Duration::from_millis(if kind == 1 { 11 } else { 10 }))
+                };
+                let ticket = at_once.acquire();
+                if let Ok(ticket) = ticket {
+                    at_once.breaker.record(ticket, call, now, rng);
+                }
+                if kind > 1 && calm.is_some_and(|until| now < until) {
+                    waiting += 1;
+                    continue;
+                }
+                late.breaker.record_successes(waiting, now, rng);
+                waiting = 0;
+                if let Ok(ticket) = late.acquire() {
+                    late.breaker.record(ticket, call, now, rng);
+                }
+                calm = late.breaker.calm_until(now);
+                prop_assert_eq!(late.figures(), at_once.figures());
+                prop_assert_eq!(late.breaker.epoch, at_once.breaker.epoch);
+                prop_assert_eq!(late.told(), at_once.told());
+            }
+        }
+
         #[test]
         fn it_does_what_the_plain_model_does(steps in steps()) {
             let mut bench = Bench::new(Model::settings());

@@ -1,18 +1,19 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::sync::{AtomicU64, Ordering::Relaxed};
+use super::sync::{AtomicU64, Ordering::Relaxed, lane, lanes};
+use crate::algo::lanes::{Lanes, SHARED};
 
 /// Lets a retry pass while the window holds fewer than a share of its first attempts, or than a floor.
 ///
 /// The window is ten whole seconds, the one that is being filled included, counted from the first use. Every call
-/// deposits, so the counts are atomics and no call waits for another.
+/// deposits, so the counts are atomics, those of deposits in lanes, and no call waits for another.
 #[derive(Debug)]
 pub struct Budget {
     share: f64,
     floor: f64,
     origin: OnceLock<Instant>,
-    deposits: Window,
+    deposits: Lanes<Window>,
     withdrawals: Window,
 }
 
@@ -30,14 +31,21 @@ impl Budget {
             share,
             floor: f64::from(floor) * SECONDS as f64,
             origin: OnceLock::new(),
-            deposits: Window::default(),
+            deposits: Lanes::new(lanes(), Window::default),
             withdrawals: Window::default(),
         }
     }
 
     /// Counts a first attempt.
+    #[inline]
     pub fn deposit(&self, now: Instant) {
-        self.deposits.add_if(self.second(now), || true);
+        let second = self.second(now);
+        match lane() {
+            SHARED => {
+                self.deposits.at(SHARED).add_if(second, || true);
+            }
+            mine => self.deposits.at(mine).add_alone(second),
+        }
     }
 
     /// Takes a retry out, if the budget has one left.
@@ -46,7 +54,7 @@ impl Budget {
         // Asked again where another withdrawal came first, so that two never share the last token. Only a race over
         // the turn of a second can let one too many pass.
         self.withdrawals.add_if(second, || {
-            let paid_for = (self.share * self.deposits.sum(second) as f64).max(self.floor);
+            let paid_for = (self.share * self.deposited(second) as f64).max(self.floor);
             // The product of a decimal share is a hair off: 0.29 of 100 is 28.999….
             (self.withdrawals.sum(second) + 1) as f64 <= paid_for + 1e-6
         })
@@ -57,7 +65,12 @@ impl Budget {
         self.withdrawals.take_back(self.second(then));
     }
 
+    fn deposited(&self, second: u64) -> u64 {
+        self.deposits.iter().map(|lane| lane.sum(second)).sum()
+    }
+
     /// The number of the second in which `now` lies.
+    #[inline]
     fn second(&self, now: Instant) -> u64 {
         let origin = *self.origin.get_or_init(|| now);
         now.saturating_duration_since(origin).as_secs()
@@ -79,6 +92,12 @@ impl Window {
                 allowed().then_some(newer + 1)
             })
             .is_ok()
+    }
+
+    /// Where no other thread changes the slot.
+    fn add_alone(&self, second: u64) {
+        let slot = self.slot(second);
+        slot.store(slot.load(Relaxed).max(second << 32) + 1, Relaxed);
     }
 
     fn take_back(&self, second: u64) {

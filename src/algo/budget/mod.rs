@@ -32,6 +32,8 @@ pub use in_flight::InFlight;
 
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+
+    pub(super) use crate::algo::lanes::{lane, lanes};
 }
 
 #[track_caller]

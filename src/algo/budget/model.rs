@@ -7,12 +7,12 @@ use loom::thread;
 
 use self::counts::Budget;
 use self::in_flight::InFlight;
-use crate::model::check;
+use crate::model::{check, take_lane};
 
 mod sync {
     pub(super) use loom::sync::atomic::Ordering;
 
-    pub(super) use crate::model::AtomicU64;
+    pub(super) use crate::model::{AtomicU64, lane, lanes};
 }
 
 #[path = "counts.rs"]
@@ -51,6 +51,27 @@ fn no_deposit_is_lost_at_the_turn_of_a_slot() {
         assert!(budget.withdraw(later));
         assert!(budget.withdraw(later));
         assert!(!budget.withdraw(later), "the first deposit is forgotten");
+    });
+}
+
+#[test]
+fn deposits_in_two_lanes_add_up() {
+    model(|budget, now| {
+        let other = {
+            let budget = Arc::clone(&budget);
+            thread::spawn(move || {
+                take_lane(1);
+                budget.deposit(now);
+                budget.deposit(now);
+            })
+        };
+        budget.deposit(now);
+        let early = budget.withdraw(now);
+        other.join().unwrap();
+        assert!(early, "the first is this thread's own");
+        assert!(budget.withdraw(now));
+        assert!(budget.withdraw(now));
+        assert!(!budget.withdraw(now));
     });
 }
 

@@ -10,25 +10,26 @@ use crate::error::Rejected;
 pin_project! {
     /// The future of a [`BulkheadService`](super::BulkheadService).
     #[derive(Debug)]
-    pub struct BulkheadFuture<S, Req, F, H> {
+    pub struct BulkheadFuture<S, Req, F, E, H> {
         #[pin]
-        state: State<S, Req, F>,
+        state: State<S, Req, F, E>,
         hold: Option<H>,
     }
 }
 
 pin_project! {
     // Waiting (for a slot) -> Readying (the inner service) -> Running -> Over
+    //
+    // What waits is in boxes: most calls do not, and the layers around move what is here.
     #[project = StateProj]
     #[derive(Debug)]
-    enum State<S, Req, F> {
+    enum State<S, Req, F, E> {
         Waiting {
-            #[pin]
-            acquire: Acquire,
-            call: Option<(S, Req)>,
+            acquire: Pin<Box<Acquire>>,
+            call: Option<Box<(S, Req)>>,
         },
         Readying {
-            call: Option<(S, Req)>,
+            call: Option<Box<(S, Req)>>,
             permit: Option<Permit>,
         },
         // The work is dropped before its slot.
@@ -37,29 +38,52 @@ pin_project! {
             inner: F,
             permit: Option<Permit>,
         },
-        Over { refused: Option<Rejected> },
+        Over { error: Option<E> },
     }
 }
 
-impl<S, Req, F, H> BulkheadFuture<S, Req, F, H> {
-    pub(super) fn new(acquire: Acquire, inner: S, request: Req, hold: H) -> Self {
-        let call = Some((inner, request));
+impl<S, Req, F, E, H> BulkheadFuture<S, Req, F, E, H> {
+    pub(super) fn waiting(acquire: Acquire, inner: S, request: Req, hold: H) -> Self {
         Self {
-            state: State::Waiting { acquire, call },
+            state: State::Waiting {
+                acquire: Box::pin(acquire),
+                call: Some(Box::new((inner, request))),
+            },
             hold: Some(hold),
         }
     }
 
-    pub(super) fn refused(rejected: Rejected) -> Self {
-        let refused = Some(rejected);
+    pub(super) fn readying(inner: S, request: Req, permit: Permit, hold: H) -> Self {
         Self {
-            state: State::Over { refused },
+            state: State::Readying {
+                call: Some(Box::new((inner, request))),
+                permit: Some(permit),
+            },
+            hold: Some(hold),
+        }
+    }
+
+    #[inline]
+    pub(super) fn running(permit: Permit, hold: H, call: impl FnOnce() -> F) -> Self {
+        Self {
+            state: State::Running {
+                inner: call(),
+                permit: Some(permit),
+            },
+            hold: Some(hold),
+        }
+    }
+
+    pub(super) fn over(error: E) -> Self {
+        let error = Some(error);
+        Self {
+            state: State::Over { error },
             hold: None,
         }
     }
 }
 
-impl<S, Req, H> Future for BulkheadFuture<S, Req, S::Future, H>
+impl<S, Req, H> Future for BulkheadFuture<S, Req, S::Future, S::Error, H>
 where
     S: Service<Req>,
     S::Error: From<Rejected>,
@@ -67,12 +91,13 @@ where
 {
     type Output = Result<H::Response, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut state = this.state;
         let (result, permit) = loop {
             let next = match state.as_mut().project() {
-                StateProj::Waiting { acquire, call } => match ready!(acquire.poll(cx)) {
+                StateProj::Waiting { acquire, call } => match ready!(acquire.as_mut().poll(cx)) {
                     Ok(permit) => State::Readying {
                         call: call.take(),
                         permit: Some(permit),
@@ -80,11 +105,11 @@ where
                     Err(rejected) => break (Err(rejected.into()), None),
                 },
                 StateProj::Readying { call, permit } => {
-                    let (inner, _) = call.as_mut().expect("not called yet");
+                    let (inner, _) = &mut **call.as_mut().expect("not called yet");
                     if let Err(error) = ready!(inner.poll_ready(cx)) {
                         break (Err(error), None);
                     }
-                    let (mut inner, request) = call.take().expect("not called yet");
+                    let (mut inner, request) = *call.take().expect("not called yet");
                     State::Running {
                         inner: inner.call(request),
                         permit: permit.take(),
@@ -93,15 +118,15 @@ where
                 StateProj::Running { inner, permit } => {
                     break (ready!(inner.poll(cx)), permit.take());
                 }
-                StateProj::Over { refused } => {
-                    let rejected = refused.take().expect("polled after completion");
-                    break (Err(rejected.into()), None);
+                StateProj::Over { error } => {
+                    let error = error.take().expect("polled after completion");
+                    break (Err(error), None);
                 }
             };
             state.set(next);
         };
         // The slot ends with the call, not when somebody drops this future.
-        state.set(State::Over { refused: None });
+        state.set(State::Over { error: None });
         Poll::Ready(result.map(|response| {
             let hold = this.hold.take().expect("one response a call");
             hold.hold(response, permit.expect("granted"))

@@ -5,7 +5,7 @@ use super::acquire::Acquire;
 use super::service::BulkheadLayer;
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
-use crate::slots::{Admission, Order, Shares, Slots, Wait};
+use crate::slots::{Admission, Order, Permit, Shares, Slots, Wait};
 
 /// A limit on how many calls are under way at once. Clones share its slots and its queue; the bounds of the queue and
 /// the observer are those of the clone that they were set on.
@@ -164,8 +164,11 @@ impl Bulkhead {
     /// [`Rejected`] by `"bulkhead"`: `Full` without a queue; with one `QueueFull`, `WaitedTooLong` or
     /// `DeadlineExceeded`.
     pub fn acquire(&self) -> Acquire {
-        self.admit()
-            .unwrap_or_else(|rejected| Acquire::over(Err(rejected)))
+        match self.admit() {
+            Ok(Admitted::Now(permit)) => Acquire::over(Ok(permit)),
+            Ok(Admitted::Later(acquire)) => acquire,
+            Err(rejected) => Acquire::over(Err(rejected)),
+        }
     }
 
     /// Changes the number of slots, and returns at once. More slots wake who waits; fewer take effect as calls end.
@@ -206,14 +209,20 @@ impl Bulkhead {
     }
 
     /// A slot, or the wait for one.
-    pub(super) fn admit(&self) -> Result<Acquire, Rejected> {
+    #[inline]
+    pub(super) fn admit(&self) -> Result<Admitted, Rejected> {
+        match self.slots.try_take(Slots::TOP) {
+            Some(permit) => Ok(Admitted::Now(permit)),
+            None => self.admit_later(),
+        }
+    }
+
+    /// Where no slot was free a moment ago.
+    fn admit_later(&self) -> Result<Admitted, Rejected> {
         let Some(queue) = self.settings.queue else {
-            return match self.slots.try_take(Slots::TOP) {
-                Some(permit) => Ok(Acquire::over(Ok(permit))),
-                None => Err(self.refused(Reason::Full {
-                    limit: self.slots.limit(),
-                })),
-            };
+            return Err(self.refused(Reason::Full {
+                limit: self.slots.limit(),
+            }));
         };
         let length = queue.length;
         let full = Reason::QueueFull { limit: length };
@@ -221,10 +230,10 @@ impl Bulkhead {
             .slots
             .take_or_queue(Slots::TOP, full, |waiting| waiting >= length);
         match admission {
-            Admission::Permit(permit) => Ok(Acquire::over(Ok(permit))),
+            Admission::Permit(permit) => Ok(Admitted::Now(permit)),
             Admission::Place(place) => {
                 let wait = Wait::new(place, queue.max_wait);
-                Ok(Acquire::waiting(wait, self.clone()))
+                Ok(Admitted::Later(Acquire::waiting(wait, self.clone())))
             }
             Admission::QueueFull => Err(self.refused(full)),
         }
@@ -235,6 +244,12 @@ impl Bulkhead {
         let rejected = Rejected::new("bulkhead", reason).named(name).unsent();
         self.settings.observer.refused(rejected)
     }
+}
+
+/// What a call that is not refused gets.
+pub(super) enum Admitted {
+    Now(Permit),
+    Later(Acquire),
 }
 
 const NO_QUEUE: &str = "a bulkhead has partitions or a queue, not both";

@@ -1,9 +1,10 @@
-use std::task::{Context, Poll};
+use std::mem;
+use std::task::{Context, Poll, Waker};
 
 use tower::{Layer, Service};
 
 use super::future::BulkheadFuture;
-use super::handle::Bulkhead;
+use super::handle::{Admitted, Bulkhead};
 use super::hold::{Hold, Release};
 use crate::error::Rejected;
 
@@ -15,6 +16,7 @@ pub struct BulkheadLayer<H = Release> {
 }
 
 impl BulkheadLayer {
+    #[inline]
     pub(super) fn new(bulkhead: Bulkhead) -> Self {
         Self {
             bulkhead,
@@ -63,21 +65,41 @@ where
 {
     type Response = H::Response;
     type Error = S::Error;
-    type Future = BulkheadFuture<S, Req, S::Future, H>;
+    type Future = BulkheadFuture<S, Req, S::Future, S::Error, H>;
 
     /// Always ready. The inner service's readiness may be a slot of somebody else's: each call asks for it once it has
     /// a slot of its own, so that a call that waits, or a clone that idles, holds nothing.
+    #[inline]
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.bulkhead.admit() {
-            Ok(acquire) => {
+        let permit = match self.bulkhead.admit() {
+            Ok(Admitted::Now(permit)) => permit,
+            Ok(Admitted::Later(acquire)) => {
                 let inner = self.inner.clone();
-                BulkheadFuture::new(acquire, inner, request, self.hold.clone())
+                return BulkheadFuture::waiting(acquire, inner, request, self.hold.clone());
             }
-            Err(rejected) => BulkheadFuture::refused(rejected),
+            Err(rejected) => return BulkheadFuture::over(rejected.into()),
+        };
+        // A look without a waker: if it is not ready, the future asks again with its own.
+        match self
+            .inner
+            .poll_ready(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(Ok(())) => {
+                let hold = self.hold.clone();
+                BulkheadFuture::running(permit, hold, || self.inner.call(request))
+            }
+            Poll::Ready(Err(error)) => BulkheadFuture::over(error),
+            Poll::Pending => {
+                // What was asked goes with the call, so that the one that stays here holds nothing.
+                let clone = self.inner.clone();
+                let inner = mem::replace(&mut self.inner, clone);
+                BulkheadFuture::readying(inner, request, permit, self.hold.clone())
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use pin_project_lite::pin_project;
 
 use super::Permit;
 use crate::classify::Classify;
+use crate::clock;
 use crate::error::Rejected;
 
 pin_project! {
@@ -32,12 +33,13 @@ pin_project! {
 }
 
 impl<F, C> CircuitBreakerFuture<F, C> {
-    pub(super) fn running(inner: F, permit: Permit, classify: C) -> Self {
+    #[inline]
+    pub(super) fn running(permit: Permit, classify: C, call: impl FnOnce() -> F) -> Self {
         Self {
             state: State::Running {
+                inner: call(),
                 permit: Some(permit),
                 classify,
-                inner,
             },
         }
     }
@@ -59,6 +61,7 @@ where
 {
     type Output = Result<Res, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Running {
@@ -68,11 +71,11 @@ where
             } => {
                 // On the stack while the inner future runs: its panic drops the permit, which counts it at once.
                 let permit = slot.take().expect("polled after completion");
-                let Poll::Ready(result) = inner.poll(cx) else {
+                let Poll::Ready(result) = clock::poll(|| inner.poll(cx)) else {
                     *slot = Some(permit);
                     return Poll::Pending;
                 };
-                permit.record(classify.classify(result.as_ref()));
+                permit.record_at(clock::end(), classify.classify(result.as_ref()));
                 Poll::Ready(result)
             }
             StateProj::Refused { rejected } => {

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::CircuitBreakerLayer;
+use super::flow::{Flow, Given};
 use crate::algo::breaker::{
     Breaker, Call, Change, Figures, Notice, Refusal, Settings, State, Ticket,
 };
+use crate::algo::lanes::{Share, Spread};
 use crate::classify::{ErrorsFail, Outcome};
 use crate::clock;
 use crate::error::{Reason, Rejected};
@@ -18,11 +20,12 @@ use crate::rng::ThreadRng;
 /// A circuit breaker: the handle that reads and steers it. Clones share its state.
 #[derive(Clone)]
 pub struct CircuitBreaker {
-    shared: Arc<Shared>,
+    shared: Spread<Shared>,
 }
 
 struct Shared {
     name: Arc<str>,
+    flow: Flow,
     inner: Mutex<Inner>,
     /// Told whenever a call may have become possible, or impossible.
     changed: Notify,
@@ -30,6 +33,7 @@ struct Shared {
 
 struct Inner {
     breaker: Breaker,
+    given: Given,
     observer: Observer,
     /// Whether a thread is telling the observer; it takes on those that come up meanwhile.
     telling: bool,
@@ -38,11 +42,15 @@ struct Inner {
 impl CircuitBreaker {
     /// A closed breaker; the name is what refusals and events call it.
     pub fn new(name: impl Into<Arc<str>>, settings: Settings) -> Self {
+        let now = clock::now();
+        let breaker = Breaker::new(settings, now);
         Self {
-            shared: Arc::new(Shared {
+            shared: Spread::new(Shared {
                 name: name.into(),
+                flow: Flow::new(&breaker, now),
                 inner: Mutex::new(Inner {
-                    breaker: Breaker::new(settings, clock::now()),
+                    breaker,
+                    given: Given::new(),
                     observer: Observer::default(),
                     telling: false,
                 }),
@@ -56,7 +64,7 @@ impl CircuitBreaker {
     #[must_use]
     pub fn observe(self, observer: impl Into<Observer>) -> Self {
         let observer = observer.into();
-        let replaced = mem::replace(&mut self.lock().observer, observer);
+        let replaced = mem::replace(&mut self.shared.lock().observer, observer);
         // A listener is foreign code in its `drop` too: it runs outside the lock.
         drop(replaced);
         self
@@ -131,7 +139,12 @@ impl CircuitBreaker {
     ///
     /// If the breaker is open or forced open, or half-open with all its probes under way.
     pub fn try_acquire(&self) -> Result<Permit, Rejected> {
-        self.acquire().map_err(|refusal| self.rejected(refusal))
+        self.try_acquire_at(clock::now())
+    }
+
+    #[inline]
+    pub(super) fn try_acquire_at(&self, now: Instant) -> Result<Permit, Rejected> {
+        self.acquire(now).map_err(|refusal| self.rejected(refusal))
     }
 
     /// Waits until a call would be admitted. It is not reserved: another caller may come first.
@@ -158,13 +171,18 @@ impl CircuitBreaker {
     }
 
     /// As `try_acquire`, but tells nobody of a refusal.
-    pub(super) fn acquire(&self) -> Result<Permit, Refusal> {
-        let (ticket, started) =
-            self.with(|breaker, now| (breaker.acquire(now, &mut ThreadRng), now));
+    #[inline]
+    pub(super) fn acquire(&self, now: Instant) -> Result<Permit, Refusal> {
+        let ticket = match self.shared.flow.epoch() {
+            Some(epoch) => Ticket::of(epoch),
+            None => self
+                .shared
+                .step(now, |breaker| breaker.acquire(now, &mut ThreadRng))?,
+        };
         Ok(Permit {
-            ticket: Some(ticket?),
-            started,
-            breaker: self.clone(),
+            ticket: Some(ticket),
+            started: now,
+            shared: self.shared.share(),
         })
     }
 
@@ -181,6 +199,7 @@ impl CircuitBreaker {
         }))
     }
 
+    #[cold]
     fn rejected(&self, refusal: Refusal) -> Rejected {
         let reason = match refusal.state {
             State::HalfOpen => Reason::HalfOpen,
@@ -188,7 +207,7 @@ impl CircuitBreaker {
             _ => Reason::Open,
         };
         let rejected = Rejected::new("circuit breaker", reason).named(self.shared.name.clone());
-        let observer = self.lock().observer.clone();
+        let observer = self.shared.lock().observer.clone();
         observer.refused(match refusal.retry_after {
             Some(wait) => rejected.retry_after(wait),
             None => rejected,
@@ -201,19 +220,30 @@ impl CircuitBreaker {
         self.shared.changed.notify_waiters();
     }
 
-    /// One step of the breaker; what came of it is told once the lock is released.
     fn with<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
         let now = clock::now();
+        self.shared.step(now, |breaker| step(breaker, now))
+    }
+}
+
+impl Shared {
+    /// One step of the breaker; what came of it is told once the lock is released.
+    fn step<T>(&self, now: Instant, step: impl FnOnce(&mut Breaker) -> T) -> T {
         let mut inner = self.lock();
-        let breaker = &mut inner.breaker;
+        let Inner { breaker, given, .. } = &mut *inner;
+        if let Some(epoch) = breaker.flowing() {
+            let more = given.more(&self.flow, epoch);
+            breaker.record_successes(more, now, &mut ThreadRng);
+        }
         let refused = breaker.refusal(now, &mut ThreadRng).is_some();
-        let result = step(breaker, now);
+        let result = step(breaker);
         // The last probe taken, or one given back, makes a difference without a change of state.
         let differs = refused != breaker.refusal(now, &mut ThreadRng).is_some();
         let told = breaker.has_notice();
+        self.flow.set(breaker, now);
         drop(inner);
         if told || differs {
-            self.shared.changed.notify_waiters();
+            self.changed.notify_waiters();
         }
         if told {
             self.tell();
@@ -235,7 +265,7 @@ impl CircuitBreaker {
             let observer = inner.observer.clone();
             drop(inner);
             let _telling = Telling(self);
-            let breaker = &*self.shared.name;
+            let breaker = &*self.name;
             observer.emit(&match notice {
                 Notice::Tripped(condition) => Event::Tripped { breaker, condition },
                 Notice::Changed(Change { from, to }) => Event::StateChanged { breaker, from, to },
@@ -244,10 +274,7 @@ impl CircuitBreaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.shared
-            .inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -260,7 +287,7 @@ impl fmt::Debug for CircuitBreaker {
 }
 
 /// Held while the observer is told, so that one that panics does not silence the breaker.
-struct Telling<'a>(&'a CircuitBreaker);
+struct Telling<'a>(&'a Shared);
 
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
@@ -270,20 +297,29 @@ impl Drop for Telling<'_> {
 
 /// The right to make one call. Dropped without a result it counts as the settings say of a
 /// [cancelled](Settings::cancelled) call, and as a failure if the thread is panicking.
-#[derive(Debug)]
 #[must_use = "a permit that is dropped counts as a cancelled call"]
 pub struct Permit {
     /// Taken once it is accounted for.
     ticket: Option<Ticket>,
     started: Instant,
-    breaker: CircuitBreaker,
+    shared: Share<Shared>,
 }
 
 impl Permit {
     /// Counts how the call went; it began when the permit was given.
-    pub fn record(mut self, outcome: Outcome) {
-        if let Some(ticket) = self.ticket.take() {
-            self.finish(ticket, Some(outcome));
+    pub fn record(self, outcome: Outcome) {
+        self.record_at(clock::now(), outcome);
+    }
+
+    #[inline]
+    pub(super) fn record_at(mut self, now: Instant, outcome: Outcome) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let counted = outcome == Outcome::Success
+            && self.shared.flow.succeed(ticket.epoch(), self.started, now);
+        if !counted {
+            self.finish(ticket, now, Some(outcome));
         }
     }
 
@@ -292,11 +328,15 @@ impl Permit {
         self.record(Outcome::Ignored);
     }
 
+    fn dropped(&self, ticket: Ticket) {
+        let panicked = std::thread::panicking().then_some(Outcome::Failure);
+        self.finish(ticket, clock::now(), panicked);
+    }
+
     /// No outcome: the call was cancelled.
-    fn finish(&self, ticket: Ticket, outcome: Option<Outcome>) {
-        let started = self.started;
-        self.breaker.with(|breaker, now| {
-            let elapsed = now.saturating_duration_since(started);
+    fn finish(&self, ticket: Ticket, now: Instant, outcome: Option<Outcome>) {
+        let elapsed = now.saturating_duration_since(self.started);
+        self.shared.step(now, |breaker| {
             let call = match outcome {
                 Some(Outcome::Success) => Call::succeeded(elapsed),
                 Some(Outcome::Failure) => Call::failed(elapsed),
@@ -313,10 +353,18 @@ impl Permit {
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            let panicked = std::thread::panicking().then_some(Outcome::Failure);
-            self.finish(ticket, panicked);
+            self.dropped(ticket);
         }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("breaker", &self.shared.name)
+            .finish_non_exhaustive()
     }
 }

@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+mod flow;
 mod future;
 mod handle;
 mod layer;
@@ -41,3 +42,14 @@ pub use future::CircuitBreakerFuture;
 pub use handle::{CircuitBreaker, Permit};
 pub use layer::CircuitBreakerLayer;
 pub use service::CircuitBreakerService;
+
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+
+    pub(super) use crate::algo::lanes::{lane, lanes};
+}
+
+// The same flow, on loom's primitives.
+#[cfg(test)]
+#[allow(clippy::duplicate_mod)]
+mod model;

@@ -6,6 +6,7 @@ use tower::Service;
 
 use super::{CircuitBreaker, CircuitBreakerFuture};
 use crate::classify::{Classify, Outcome};
+use crate::clock;
 use crate::error::Rejected;
 
 /// The service of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
@@ -31,6 +32,7 @@ enum Readiness {
 }
 
 impl<S, C> CircuitBreakerService<S, C> {
+    #[inline]
     pub(super) fn new(inner: S, breaker: CircuitBreaker, classify: C) -> Self {
         Self {
             inner,
@@ -64,7 +66,7 @@ impl<S, C> CircuitBreakerService<S, C> {
         if self.breaker.refusal().is_some() {
             return;
         }
-        if let Ok(permit) = self.breaker.acquire() {
+        if let Ok(permit) = self.breaker.acquire(clock::now()) {
             permit.record(outcome);
         }
     }
@@ -80,6 +82,7 @@ where
     type Error = S::Error;
     type Future = CircuitBreakerFuture<S::Future, C>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let polled = self.inner.poll_ready(cx);
         if polled.is_pending() {
@@ -92,16 +95,19 @@ where
         polled
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Readiness::Refusing = std::mem::take(&mut self.readiness) {
             return CircuitBreakerFuture::refused(self.breaker.refuse());
         }
-        let permit = match self.breaker.try_acquire() {
-            Ok(permit) => permit,
-            Err(rejected) => return CircuitBreakerFuture::refused(rejected),
-        };
-        let inner = self.inner.call(request);
-        CircuitBreakerFuture::running(inner, permit, self.classify.clone())
+        let begun = clock::begin();
+        match self.breaker.try_acquire_at(begun.at) {
+            Ok(permit) => {
+                let classify = self.classify.clone();
+                CircuitBreakerFuture::running(permit, classify, || self.inner.call(request))
+            }
+            Err(rejected) => CircuitBreakerFuture::refused(rejected),
+        }
     }
 }
 

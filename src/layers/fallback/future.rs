@@ -1,11 +1,11 @@
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{Answer, FallbackLayer};
+use crate::algo::lanes::Share;
 use crate::observe::Event;
 
 pin_project! {
@@ -15,7 +15,7 @@ pin_project! {
         S: Service<Req>,
         A: Answer<Req, S::Response, S::Error>,
     {
-        policy: Arc<FallbackLayer<A>>,
+        policy: Share<FallbackLayer<A>>,
         #[pin]
         state: State<S::Future, A::Kept, A::Future>,
     }
@@ -42,7 +42,8 @@ where
     S: Service<Req>,
     A: Answer<Req, S::Response, S::Error>,
 {
-    pub(super) fn new(call: S::Future, kept: A::Kept, policy: Arc<FallbackLayer<A>>) -> Self {
+    #[inline]
+    pub(super) fn new(call: S::Future, kept: A::Kept, policy: Share<FallbackLayer<A>>) -> Self {
         Self {
             policy,
             state: State::Calling {
@@ -60,6 +61,7 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 use tower::{Layer, Service};
 
 use super::{Answer, FallbackFuture, FromFn, FromRequest, Other, Value, When};
+use crate::algo::lanes::Spread;
 use crate::observe::Observer;
 
 /// Answers in place of failed calls.
@@ -137,7 +138,7 @@ impl<S, A: Clone> Layer<S> for FallbackLayer<A> {
     fn layer(&self, inner: S) -> Self::Service {
         Fallback {
             inner,
-            policy: Arc::new(self.clone()),
+            policy: Spread::new(self.clone()),
         }
     }
 }
@@ -148,14 +149,14 @@ impl<S, A: Clone> Layer<S> for FallbackLayer<A> {
 #[derive(Debug)]
 pub struct Fallback<S, A> {
     inner: S,
-    policy: Arc<FallbackLayer<A>>,
+    policy: Spread<FallbackLayer<A>>,
 }
 
 impl<S: Clone, A> Clone for Fallback<S, A> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            policy: Arc::clone(&self.policy),
+            policy: self.policy.clone(),
         }
     }
 }
@@ -169,12 +170,14 @@ where
     type Error = S::Error;
     type Future = FallbackFuture<S, A, Req>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let kept = self.policy.answer.keep(&request);
-        FallbackFuture::new(self.inner.call(request), kept, Arc::clone(&self.policy))
+        FallbackFuture::new(self.inner.call(request), kept, self.policy.share())
     }
 }

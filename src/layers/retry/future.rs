@@ -1,13 +1,14 @@
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{Decision, RetryLayer, Rules};
+use super::service::Shared;
+use super::{Decision, Rules};
 use crate::algo::backoff::Waits;
+use crate::algo::lanes::Share;
 use crate::budget::{RetryBudget, Token, Underway};
 use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
@@ -20,12 +21,10 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // `None` if one attempt is all that is allowed.
+        // `None` if the first attempt is the only one.
         plan: Option<Plan<S, Req, R>>,
-        // What the peer said last. It is the answer if the next attempt is never made or is refused.
-        kept: Option<Result<S::Response, S::Error>>,
-        // The attempt's that is coming or under way, spent once that has begun.
-        token: Option<Token>,
+        // In a box, for most calls need none, and the layers around move what is here.
+        again: Option<BoxAgain<S, Req>>,
         #[pin]
         state: State<S::Future>,
     }
@@ -39,99 +38,92 @@ pin_project! {
             #[pin]
             attempt: F,
         },
-        Waiting {
-            #[pin]
-            timer: Sleep,
-        },
-        Readying {
-            // The deadline's, registered only once the inner service is pending.
-            #[pin]
-            timer: Option<Sleep>,
-        },
+        Waiting { timer: Pin<Box<Sleep>> },
+        // The timer is the deadline's, registered only once the inner service is pending.
+        Readying { timer: Option<Pin<Box<Sleep>>> },
     }
 }
 
 impl<S: Service<Req>, Req, R> RetryFuture<S, Req, R> {
-    pub(super) fn new(attempt: S::Future, plan: Option<Plan<S, Req, R>>) -> Self {
+    #[inline]
+    pub(super) fn new(plan: Option<Plan<S, Req, R>>, call: impl FnOnce() -> S::Future) -> Self {
         Self {
+            state: State::Attempting { attempt: call() },
             plan,
-            kept: None,
-            token: None,
-            state: State::Attempting { attempt },
+            again: None,
         }
     }
 }
 
 impl<S, Req, R> Future for RetryFuture<S, Req, R>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(self.as_mut().poll_answer(cx));
-        // A finished call holds nothing, however long its future is kept.
-        let this = self.project();
-        *this.plan = None;
-        *this.kept = None;
-        *this.token = None;
-        Poll::Ready(result)
+        let mut this = self.as_mut().project();
+        if let StateProj::Attempting { attempt } = this.state.as_mut().project() {
+            let result = ready!(clock::poll(|| attempt.poll(cx)));
+            let retry = match this.plan {
+                Some(plan) => plan.another(result, this.again),
+                None => Err(result),
+            };
+            match retry {
+                Ok(timer) => this.state.set(State::Waiting { timer }),
+                Err(result) => return Poll::Ready(self.finish(result)),
+            }
+        }
+        let result = ready!(self.as_mut().poll_again(cx));
+        Poll::Ready(self.finish(result))
     }
 }
 
 impl<S, Req, R> RetryFuture<S, Req, R>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
-    fn poll_answer(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<S::Response, S::Error>> {
+    /// A finished call holds nothing, however long its future is kept.
+    #[inline]
+    fn finish(self: Pin<&mut Self>, result: CallResult<S, Req>) -> CallResult<S, Req> {
+        let this = self.project();
+        *this.plan = None;
+        if this.again.is_some() {
+            *this.again = None;
+        }
+        result
+    }
+
+    /// From the first wait on.
+    fn poll_again(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult<S, Req>> {
         let mut this = self.project();
         loop {
+            let plan = this.plan.as_mut().expect("polled after completion");
             let next = match this.state.as_mut().project() {
                 StateProj::Attempting { attempt } => {
-                    let result = ready!(attempt.poll(cx));
-                    let Some(plan) = this.plan else {
-                        return Poll::Ready(result);
-                    };
-                    if plan.is_refusal(&result) {
-                        let Some(kept) = this.kept.take() else {
-                            return Poll::Ready(result);
-                        };
-                        // The peer never saw the attempt: its token goes back into the budget.
-                        if let Some(token) = this.token {
-                            token.spent = false;
-                        }
-                        return Poll::Ready(kept);
-                    }
-                    // Over is over: its place is free for the next.
-                    *this.token = None;
-                    let Some((wait, token)) = plan.another(&result) else {
-                        return Poll::Ready(result);
-                    };
-                    *this.kept = Some(result);
-                    *this.token = token;
-                    State::Waiting {
-                        timer: clock::sleep(wait),
+                    let result = ready!(clock::poll(|| attempt.poll(cx)));
+                    match plan.another(result, this.again) {
+                        Ok(timer) => State::Waiting { timer },
+                        Err(result) => return Poll::Ready(result),
                     }
                 }
                 StateProj::Waiting { timer } => {
-                    ready!(timer.poll(cx));
+                    ready!(timer.as_mut().poll(cx));
                     State::Readying { timer: None }
                 }
                 StateProj::Readying { timer } => {
-                    let plan = this.plan.as_mut().expect("polled after completion");
-                    let Some(request) = ready!(plan.poll_ready(timer, cx)) else {
-                        let kept = this.kept.take().expect("what an attempt ended with");
-                        return Poll::Ready(kept);
+                    let again = this.again.as_mut().expect("an attempt has ended");
+                    let Some(request) = ready!(plan.poll_ready(&mut again.inner, timer, cx)) else {
+                        let again = this.again.take().expect("an attempt has ended");
+                        return Poll::Ready(again.kept);
                     };
-                    if let Some(token) = this.token {
+                    if let Some(token) = &mut again.token {
                         token.spent = true;
                     }
-                    let attempt = plan.inner.call(request);
+                    let attempt = again.inner.call(request);
                     State::Attempting { attempt }
                 }
             };
@@ -140,10 +132,32 @@ where
     }
 }
 
+type BoxAgain<S, Req> = Box<Again<S, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>;
+
+type CallResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
+
+/// What a call has that is tried again.
+struct Again<S, Res, E> {
+    inner: S,
+    /// What the peer said last. It is the answer if the next attempt is never made or is refused.
+    kept: Result<Res, E>,
+    /// The attempt's that is coming or under way, spent once that has begun.
+    token: Option<Token>,
+}
+
+impl<S, Res, E> Again<S, Res, E> {
+    /// The peer never saw the attempt: its token goes back into the budget.
+    fn give_up(mut self) -> Result<Res, E> {
+        if let Some(token) = &mut self.token {
+            token.spent = false;
+        }
+        self.kept
+    }
+}
+
 /// What further attempts need.
 pub(super) struct Plan<S, Req, R> {
-    policy: Arc<RetryLayer<R>>,
-    inner: S,
+    shared: Share<Shared<S, R>>,
     /// `None` if it was sent itself: no attempt can follow.
     request: Option<Req>,
     /// The number of the last attempt, 1 for the first.
@@ -154,47 +168,87 @@ pub(super) struct Plan<S, Req, R> {
 
 impl<S, Req, R> Plan<S, Req, R>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
-    pub(super) fn new(policy: Arc<RetryLayer<R>>, inner: S, request: Option<Req>) -> Self {
+    #[inline]
+    pub(super) fn new(shared: Share<Shared<S, R>>, request: Option<Req>) -> Self {
         Self {
-            _underway: policy.budget.as_ref().map(RetryBudget::begin),
-            policy,
-            inner,
+            _underway: shared.policy.budget.as_ref().map(RetryBudget::begin),
+            shared,
             request,
             attempt: 1,
             waits: Waits::default(),
         }
     }
 
-    fn is_refusal(&self, result: &Result<S::Response, S::Error>) -> bool {
-        matches!(result, Err(error) if self.policy.rules.is_refusal(error))
-    }
-
-    /// How long to wait before the next attempt, and what it takes from the budget; `None` if `result` is final.
+    /// The wait for another attempt; `result`, or what was kept, if there is none.
     ///
     /// A first attempt pays into the budget here and not when it is made: a peer that never saw it, because a layer
     /// inside refused it, shall not be sent retries for it.
+    #[inline]
     fn another(
         &mut self,
-        result: &Result<S::Response, S::Error>,
-    ) -> Option<(Duration, Option<Token>)> {
-        let policy = &*self.policy;
-        let now = clock::now();
-        if let (1, Some(budget)) = (self.attempt, &policy.budget) {
-            budget.deposit(now);
+        result: CallResult<S, Req>,
+        again: &mut Option<BoxAgain<S, Req>>,
+    ) -> Result<Pin<Box<Sleep>>, CallResult<S, Req>> {
+        let policy = &self.shared.policy;
+        if matches!(&result, Err(error) if policy.rules.is_refusal(error)) {
+            return Err(match again.take() {
+                Some(again) => again.give_up(),
+                None => result,
+            });
         }
-        let Decision::Retry { after } =
-            policy.rules.decide(self.request.as_ref()?, result.as_ref())
-        else {
-            return None;
+        if let Some(again) = again {
+            // Over is over: its place in the budget is free for the next.
+            again.token = None;
+        }
+        if let (1, Some(budget)) = (self.attempt, &policy.budget) {
+            budget.deposit(clock::end());
+        }
+        let Some(request) = &self.request else {
+            return Err(result);
         };
+        match policy.rules.decide(request, result.as_ref()) {
+            Decision::Done => Err(result),
+            Decision::Retry { after } => match self.wait(after) {
+                Some((wait, token)) => {
+                    self.keep(result, token, again);
+                    Ok(Box::pin(clock::sleep(wait)))
+                }
+                None => Err(result),
+            },
+        }
+    }
+
+    /// Keeps what the next attempt needs.
+    fn keep(
+        &self,
+        kept: CallResult<S, Req>,
+        token: Option<Token>,
+        again: &mut Option<BoxAgain<S, Req>>,
+    ) {
+        if let Some(again) = again {
+            again.kept = kept;
+            again.token = token;
+            return;
+        }
+        *again = Some(Box::new(Again {
+            inner: self.shared.inner(),
+            kept,
+            token,
+        }));
+    }
+
+    /// How long to wait before the next attempt, and what it takes from the budget; `None` if there is none.
+    fn wait(&mut self, after: Option<Duration>) -> Option<(Duration, Option<Token>)> {
+        let policy = &self.shared.policy;
         if after.is_some_and(|hint| hint > policy.longest_hint) {
             return None;
         }
         let own = policy.backoff.next(&mut self.waits, &mut ThreadRng);
         let wait = own.max(after.unwrap_or_default());
+        let now = clock::end();
         if Deadline::current().is_some_and(|deadline| deadline.remaining(now) <= wait) {
             return None;
         }
@@ -223,14 +277,15 @@ where
     /// The request to send, once the inner service is ready; `None` if it failed or the deadline has passed.
     fn poll_ready(
         &mut self,
-        mut timer: Pin<&mut Option<Sleep>>,
+        inner: &mut S,
+        timer: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Req>> {
         let deadline = Deadline::current();
         if deadline.is_some_and(|deadline| deadline.has_passed(clock::now())) {
             return Poll::Ready(None);
         }
-        match self.inner.poll_ready(cx) {
+        match inner.poll_ready(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(self.take_request()),
             Poll::Ready(Err(_)) => return Poll::Ready(None),
             Poll::Pending => {}
@@ -238,20 +293,15 @@ where
         let Some(deadline) = deadline else {
             return Poll::Pending;
         };
-        if timer.is_none() {
-            timer.set(Some(clock::until(deadline.instant())));
-        }
-        match timer.as_pin_mut() {
-            Some(timer) => timer.poll(cx).map(|()| None),
-            None => Poll::Pending,
-        }
+        let timer = timer.get_or_insert_with(|| Box::pin(clock::until(deadline.instant())));
+        timer.as_mut().poll(cx).map(|()| None)
     }
 
     /// A copy of the request, or itself where this is the last attempt.
     fn take_request(&mut self) -> Option<Req> {
         let copy = match &self.request {
-            Some(request) if self.attempt < self.policy.attempts => {
-                self.policy.rules.replay(request, self.attempt)
+            Some(request) if self.attempt < self.shared.policy.attempts => {
+                self.shared.policy.rules.replay(request, self.attempt)
             }
             _ => None,
         };

@@ -105,7 +105,7 @@ impl Default for RetryLayer {
     }
 }
 
-impl<S, R: Clone> Layer<S> for RetryLayer<R> {
+impl<S: Clone, R: Clone> Layer<S> for RetryLayer<R> {
     type Service = Retry<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {

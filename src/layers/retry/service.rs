@@ -1,25 +1,45 @@
-use std::mem;
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use tower::Service;
 
 use super::future::{Plan, RetryFuture};
 use super::{RetryLayer, Rules};
+use crate::algo::lanes::Spread;
 
 /// The service of a [`RetryLayer`].
 #[derive(Debug)]
 pub struct Retry<S, R> {
     inner: S,
-    policy: Arc<RetryLayer<R>>,
+    shared: Spread<Shared<S, R>>,
 }
 
-impl<S, R> Retry<S, R> {
+/// What all clones and their calls share.
+#[derive(Debug)]
+pub(super) struct Shared<S, R> {
+    pub(super) policy: RetryLayer<R>,
+    /// Never called: later attempts go to clones of it, so that a call that succeeds clones nothing.
+    inner: Mutex<S>,
+}
+
+impl<S: Clone, R> Retry<S, R> {
+    #[inline]
     pub(super) fn new(inner: S, policy: RetryLayer<R>) -> Self {
+        let shared = Shared {
+            policy,
+            inner: Mutex::new(inner.clone()),
+        };
         Self {
             inner,
-            policy: Arc::new(policy),
+            shared: Spread::new(shared),
         }
+    }
+}
+
+impl<S: Clone, R> Shared<S, R> {
+    pub(super) fn inner(&self) -> S {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.clone()
     }
 }
 
@@ -27,7 +47,7 @@ impl<S: Clone, R> Clone for Retry<S, R> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            policy: Arc::clone(&self.policy),
+            shared: self.shared.clone(),
         }
     }
 }
@@ -41,23 +61,22 @@ where
     type Error = S::Error;
     type Future = RetryFuture<S, Req, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        if self.policy.attempts == 1 {
-            return RetryFuture::new(self.inner.call(request), None);
+        let policy = &self.shared.policy;
+        if policy.attempts == 1 {
+            return RetryFuture::new(None, || self.inner.call(request));
         }
-        let (first, request) = match self.policy.rules.replay(&request, 1) {
+        let (first, request) = match policy.rules.replay(&request, 1) {
             Some(copy) => (copy, Some(request)),
             None => (request, None),
         };
-        // The clone may not be ready: it stays here, and the one that was made ready is called.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
-        let attempt = inner.call(first);
-        let plan = Plan::new(Arc::clone(&self.policy), inner, request);
-        RetryFuture::new(attempt, Some(plan))
+        let plan = Plan::new(self.shared.share(), request);
+        RetryFuture::new(Some(plan), || self.inner.call(first))
     }
 }

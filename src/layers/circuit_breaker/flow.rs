@@ -1,0 +1,138 @@
+use std::time::{Duration, Instant};
+
+use super::sync::{AtomicU64, Ordering, lane, lanes};
+use crate::algo::breaker::Breaker;
+use crate::algo::lanes::{Lanes, SHARED};
+
+/// What a call goes by while the breaker lets every call through, so that it needs no lock: it is admitted, and its
+/// success is counted in a lane as long as successes [decide nothing](Breaker::calm_until).
+///
+/// The breaker is given them before its next step, so that it never decides without one that was counted before. They
+/// carry their epoch: those of an earlier one are dropped.
+#[derive(Debug)]
+pub(super) struct Flow {
+    origin: Instant,
+    /// Of the breaker, or `STOPPED`.
+    epoch: AtomicU64,
+    /// In nanoseconds since `origin`; zero while a success may decide.
+    calm_until: AtomicU64,
+    /// In nanoseconds.
+    slow_call: AtomicU64,
+    /// In each lane how many successes were counted in an epoch, which is in the upper half. Both halves go round.
+    successes: Lanes<AtomicU64>,
+}
+
+impl Flow {
+    pub(super) fn new(breaker: &Breaker, now: Instant) -> Self {
+        let new = Self {
+            origin: now,
+            epoch: AtomicU64::new(STOPPED),
+            calm_until: AtomicU64::new(0),
+            slow_call: AtomicU64::new(0),
+            successes: Lanes::new(lanes(), || AtomicU64::new(0)),
+        };
+        new.set(breaker, now);
+        new
+    }
+
+    /// Goes by what `breaker` is after a step.
+    pub(super) fn set(&self, breaker: &Breaker, now: Instant) {
+        let calm = breaker.calm_until(now);
+        let calm = calm.map_or(0, |until| self.nanos(until));
+        self.calm_until.store(calm, Ordering::Relaxed);
+        let slow_call = nanos(breaker.slow_call());
+        self.slow_call.store(slow_call, Ordering::Relaxed);
+        // Released last: who reads an epoch reads no older settings.
+        let epoch = breaker.flowing().unwrap_or(STOPPED);
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// The epoch of a call that comes now, if it is let through.
+    #[inline]
+    pub(super) fn epoch(&self) -> Option<u64> {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        (epoch != STOPPED).then_some(epoch)
+    }
+
+    /// Counts a success, unless that is up to the breaker.
+    #[inline]
+    pub(super) fn succeed(&self, epoch: u64, started: Instant, now: Instant) -> bool {
+        if self.epoch() != Some(epoch)
+            || self.nanos(now) >= self.calm_until.load(Ordering::Relaxed)
+            || self.is_slow(started, now)
+        {
+            return false;
+        }
+        let next = |seen: u64| match (epoch as u32).wrapping_sub((seen >> 32) as u32) {
+            0 => Some(seen & EPOCH | u64::from((seen as u32).wrapping_add(1))),
+            // The first of its epoch here.
+            1..=NEWER => Some(epoch << 32 | 1),
+            // The state has changed since.
+            _ => None,
+        };
+        let lane = lane();
+        let mine = self.successes.at(lane);
+        if lane == SHARED {
+            let _ = mine.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        } else if let Some(next) = next(mine.load(Ordering::Relaxed)) {
+            mine.store(next, Ordering::Relaxed);
+        }
+        true
+    }
+
+    #[inline]
+    fn is_slow(&self, started: Instant, now: Instant) -> bool {
+        let slow_call = self.slow_call.load(Ordering::Relaxed);
+        slow_call != u64::MAX && nanos(now.saturating_duration_since(started)) > slow_call
+    }
+
+    #[inline]
+    fn nanos(&self, at: Instant) -> u64 {
+        nanos(at.saturating_duration_since(self.origin))
+    }
+}
+
+/// How many successes of each lane the breaker was given in an epoch.
+#[derive(Debug)]
+pub(super) struct Given {
+    epoch: u32,
+    lanes: Box<[u32]>,
+}
+
+impl Given {
+    pub(super) fn new() -> Self {
+        Self {
+            epoch: 0,
+            lanes: vec![0; lanes()].into(),
+        }
+    }
+
+    /// How many more there are by now. An epoch goes round after so long that no lane has one of the round before.
+    pub(super) fn more(&mut self, flow: &Flow, epoch: u64) -> u64 {
+        let epoch = epoch as u32;
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.lanes.fill(0);
+        }
+        let mut more = 0;
+        for (lane, given) in flow.successes.iter().zip(&mut self.lanes) {
+            let word = lane.load(Ordering::Relaxed);
+            if (word >> 32) as u32 == epoch {
+                more += u64::from((word as u32).wrapping_sub(*given));
+                *given = word as u32;
+            }
+        }
+        more
+    }
+}
+
+/// In whole nanoseconds; what is beyond 584 years counts as that.
+#[inline]
+fn nanos(time: Duration) -> u64 {
+    let seconds = time.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(time.subsec_nanos().into())
+}
+
+const STOPPED: u64 = u64::MAX;
+const EPOCH: u64 = !(u32::MAX as u64);
+const NEWER: u32 = u32::MAX / 2;
