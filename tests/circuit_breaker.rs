@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
-use buttress::algo::breaker::{Cancelled, Settings, State};
+use buttress::algo::breaker::{Breaker, Call, Cancelled, Change, Notice, Settings, State};
 use buttress::classify::ErrorsFail;
 use buttress::error::{BoxError, Reason, Rejected};
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerService};
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::observe::{Event, Observe};
+use buttress::rng::ThreadRng;
 use buttress::{Deadline, Outcome, clock};
+use proptest::prelude::*;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::util::{BoxCloneService, Oneshot};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -763,6 +765,90 @@ async fn a_permit_taken_by_hand_counts_like_a_call() {
     drop(slow);
     let calls = breaker.figures().calls;
     assert_eq!((calls.calls, calls.failures, calls.slow), (2, 1, 1));
+}
+
+/// Keeps what a breaker tells of itself, as its core does.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<Notice>>>);
+
+impl Observe for Told {
+    fn on_event(&self, event: &Event<'_>) {
+        let notice = match *event {
+            Event::Tripped { condition, .. } => Notice::Tripped(condition),
+            Event::StateChanged { from, to, .. } => Notice::Changed(Change { from, to }),
+            _ => return,
+        };
+        self.0.lock().expect("no panic").push(notice);
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_decides_as_its_core_does_that_is_asked_for_each_call(
+        (minimum, in_row, in_all) in (1_u32..12, 2_u32..8, 2_u32..12),
+        (by_calls, window) in (any::<bool>(), 1_u32..30),
+        (open_on_success, replace, close_at_limit, dry) in any::<(bool, bool, bool, bool)>(),
+        steps in prop::collection::vec((0_u64..300, 0_u32..24), 1..200),
+    ) {
+        let settings = Settings::default()
+            .minimum_calls(minimum)
+            .consecutive_failures(in_row)
+            .failure_count(in_all)
+            .slow_calls(Duration::from_millis(100), 0.5)
+            .open_on_success(open_on_success)
+            .replace_probes(replace)
+            .close_at_limit(close_at_limit)
+            .open_wait(SECOND)
+            .open_jitter(0.0);
+        let settings = match by_calls {
+            true => settings.count_window(window),
+            false => settings.time_window(Duration::from_millis(100) * window),
+        };
+        let paused = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        paused.block_on(async {
+            let told = Told::default();
+            let breaker = CircuitBreaker::new("orders", settings.clone()).observe(told.clone());
+            let (mut core, rng) = (Breaker::new(settings.clone(), clock::now()), &mut ThreadRng);
+            if dry {
+                breaker.metrics_only();
+                core.metrics_only();
+            }
+            for (wait, kind) in steps {
+                tokio::time::advance(Duration::from_millis(wait / 8)).await;
+                if kind == 20 {
+                    let settings = settings.clone().failure_count(1 + (wait % 12) as u32);
+                    breaker.reconfigure(settings.clone());
+                    core.reconfigure(settings, clock::now());
+                    continue;
+                }
+                let (permit, ticket) = (breaker.try_acquire(), core.acquire(clock::now(), rng));
+                prop_assert_eq!(permit.is_ok(), ticket.is_ok());
+                let (Ok(permit), Ok(ticket)) = (permit, ticket) else {
+                    continue;
+                };
+                let elapsed = Duration::from_millis(if kind == 21 { 101 } else { wait % 8 });
+                tokio::time::advance(elapsed).await;
+                let (outcome, call) = match kind {
+                    0..4 => (Outcome::Failure, Call::failed(elapsed)),
+                    _ => (Outcome::Success, Call::succeeded(elapsed)),
+                };
+                permit.record(outcome);
+                core.record(ticket, call, clock::now(), rng);
+                // Not after each call: a look is a step too.
+                if kind == 22 {
+                    prop_assert_eq!(breaker.figures(), core.figures(clock::now(), rng));
+                }
+            }
+            prop_assert_eq!(breaker.figures(), core.figures(clock::now(), rng));
+            let notices: Vec<_> = std::iter::from_fn(|| core.next_notice()).collect();
+            prop_assert_eq!(&*told.0.lock().unwrap(), &notices);
+            Ok(())
+        })?;
+    }
 }
 
 /// A service whose readiness fails.
