@@ -22,8 +22,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
+use tower::Service;
 
-use crate::clock;
+use crate::clock::{self, Sleep};
 
 thread_local! {
     static CURRENT: Cell<Option<Deadline>> = const { Cell::new(None) };
@@ -84,6 +85,32 @@ impl Deadline {
         Entered {
             outer: CURRENT.replace(None),
         }
+    }
+}
+
+/// Whether `inner` is ready; false if it failed, or if the deadline in force passes first. `timer` is the deadline's, and
+/// registered only once `inner` is pending.
+pub(crate) fn poll_ready_in_time<S: Service<Req>, Req>(
+    inner: &mut S,
+    mut timer: Pin<&mut Option<Sleep>>,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    let deadline = Deadline::current();
+    if deadline.is_some_and(|deadline| deadline.has_passed(clock::now())) {
+        return Poll::Ready(false);
+    }
+    if let Poll::Ready(result) = inner.poll_ready(cx) {
+        return Poll::Ready(result.is_ok());
+    }
+    let Some(deadline) = deadline else {
+        return Poll::Pending;
+    };
+    if timer.is_none() {
+        timer.set(Some(clock::until(deadline.instant())));
+    }
+    match timer.as_pin_mut() {
+        Some(timer) => timer.poll(cx).map(|()| false),
+        None => Poll::Pending,
     }
 }
 

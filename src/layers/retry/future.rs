@@ -10,7 +10,7 @@ use super::{Decision, RetryLayer, Rules};
 use crate::algo::backoff::Waits;
 use crate::budget::{RetryBudget, Token, Underway};
 use crate::clock::{self, Sleep};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, poll_ready_in_time};
 use crate::observe::Event;
 use crate::rng::ThreadRng;
 
@@ -223,28 +223,11 @@ where
     /// The request to send, once the inner service is ready; `None` if it failed or the deadline has passed.
     fn poll_ready(
         &mut self,
-        mut timer: Pin<&mut Option<Sleep>>,
+        timer: Pin<&mut Option<Sleep>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Req>> {
-        let deadline = Deadline::current();
-        if deadline.is_some_and(|deadline| deadline.has_passed(clock::now())) {
-            return Poll::Ready(None);
-        }
-        match self.inner.poll_ready(cx) {
-            Poll::Ready(Ok(())) => return Poll::Ready(self.take_request()),
-            Poll::Ready(Err(_)) => return Poll::Ready(None),
-            Poll::Pending => {}
-        }
-        let Some(deadline) = deadline else {
-            return Poll::Pending;
-        };
-        if timer.is_none() {
-            timer.set(Some(clock::until(deadline.instant())));
-        }
-        match timer.as_pin_mut() {
-            Some(timer) => timer.poll(cx).map(|()| None),
-            None => Poll::Pending,
-        }
+        let ready = ready!(poll_ready_in_time(&mut self.inner, timer, cx));
+        Poll::Ready(if ready { self.take_request() } else { None })
     }
 
     /// A copy of the request, or itself where this is the last attempt.
