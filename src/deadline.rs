@@ -22,8 +22,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
+use tower::Service;
 
-use crate::clock;
+use crate::clock::{self, Sleep};
 
 thread_local! {
     static CURRENT: Cell<Option<Deadline>> = const { Cell::new(None) };
@@ -89,6 +90,27 @@ impl Deadline {
             outer: CURRENT.replace(None),
         }
     }
+}
+
+/// Whether `inner` is ready; false if it failed, or if the deadline in force passes first. `timer` is the deadline's, and
+/// made only once `inner` is pending.
+pub(crate) fn poll_ready_in_time<S: Service<Req>, Req>(
+    inner: &mut S,
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    let deadline = Deadline::current();
+    if deadline.is_some_and(|deadline| deadline.has_passed(clock::now())) {
+        return Poll::Ready(false);
+    }
+    if let Poll::Ready(result) = inner.poll_ready(cx) {
+        return Poll::Ready(result.is_ok());
+    }
+    let Some(deadline) = deadline else {
+        return Poll::Pending;
+    };
+    let timer = timer.get_or_insert_with(|| Box::pin(clock::until(deadline.instant())));
+    timer.as_mut().poll(cx).map(|()| false)
 }
 
 /// A deadline in force on this thread; the one around it comes back on drop.

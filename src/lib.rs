@@ -93,6 +93,7 @@
 //! The guides are in [`docs`]: [the client](docs::client), [in which order](docs::order) layers stack,
 //! [discovery](docs::discovery), [what is told](docs::observe), every [default](docs::defaults) with its reason.
 
+mod admitted;
 pub mod algo;
 pub mod balance;
 pub mod budget;

@@ -7,10 +7,19 @@ use std::time::Duration;
 
 use buttress::BoxError;
 use buttress::algo::breaker::Settings;
+use buttress::algo::gcra::Limit;
+use buttress::algo::limit::Aimd;
+use buttress::algo::throttle;
+use buttress::budget::RetryBudget;
 use buttress::layers::bulkhead::Bulkhead;
+use buttress::layers::chaos::Chaos;
 use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::layers::concurrency::ConcurrencyLimit;
 use buttress::layers::fallback::FallbackLayer;
+use buttress::layers::hedge::HedgeLayer;
+use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
+use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
 use tower::layer::util::Identity;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
@@ -74,6 +83,42 @@ async fn a_circuit_breaker_allocates_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_retry_allocates_nothing() {
     assert_no_allocation(RetryLayer::new(3));
+    assert_no_allocation(RetryLayer::new(3).budget(RetryBudget::in_flight(0.2, 3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_allocates_nothing() {
+    assert_no_allocation(HedgeLayer::new(SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_concurrency_limit_allocates_nothing() {
+    let limit = ConcurrencyLimit::new("orders", Aimd::new(1));
+    assert_no_allocation(limit.layer());
+    assert_no_allocation(limit.queue(1.0, 1.0, SECOND).layer());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_allocates_nothing() {
+    let limiter = RateLimiter::new("orders", Limit::new(1000, SECOND));
+    assert_no_allocation(limiter.layer());
+    assert_no_allocation(limiter.wait(SECOND).layer());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_allocates_nothing() {
+    let throttle = Throttle::new("orders", throttle::Throttle::default());
+    // The window is made at the first use.
+    let _ = throttle.rejection_rate();
+    assert_no_allocation(throttle.layer());
+}
+
+#[tokio::test(start_paused = true)]
+async fn chaos_allocates_nothing() {
+    let chaos = Chaos::new("orders", 1);
+    // A thread that reads the faults for the first time makes itself known.
+    let _ = chaos.faults();
+    assert_no_allocation(chaos.layer());
 }
 
 #[tokio::test(start_paused = true)]

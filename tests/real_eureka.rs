@@ -142,13 +142,15 @@ async fn an_operators_word_outlasts_heartbeats() {
         return;
     };
     let (eureka, service) = (eureka(&url), unique("orders"));
-    let instance = Instance::new("a", "10.0.0.1", 80);
+    // Eureka keeps an operator's word by the instance's id alone, whatever its service: another test's "a" would get it.
+    let id = unique("a");
+    let instance = Instance::new(&*id, "10.0.0.1", 80);
     eureka.register(&service, &instance, TTL).await.unwrap();
     let mut watching = Watching::start(&eureka, &service);
     watching.until(is_one(Status::Up)).await;
 
     let app = service.to_uppercase();
-    let path = format!("{url}/apps/{app}/a/status?value=OUT_OF_SERVICE");
+    let path = format!("{url}/apps/{app}/{id}/status?value=OUT_OF_SERVICE");
     reqwest::Client::new()
         .put(path)
         .send()

@@ -43,9 +43,8 @@ pin_project! {
         Due,
         Readying {
             paid: Paid,
-            // The deadline's, registered only once the inner service is pending.
-            #[pin]
-            timer: Option<Sleep>,
+            // The deadline's, made only once the inner service is pending.
+            timer: Option<Pin<Box<Sleep>>>,
         },
         Over,
     }

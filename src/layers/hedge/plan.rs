@@ -1,6 +1,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tower::Service;
@@ -9,7 +9,7 @@ use super::{CopyRequest, HedgeLayer};
 use crate::budget::{RetryBudget, Token, Underway};
 use crate::classify::{Classify, Outcome};
 use crate::clock::{self, Sleep};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, poll_ready_in_time};
 use crate::observe::Event;
 
 /// What further attempts need.
@@ -103,7 +103,7 @@ where
         self.count();
         let policy = &*self.policy;
         let now = clock::now();
-        if has_passed(Deadline::current(), now) {
+        if Deadline::current().is_some_and(|deadline| deadline.has_passed(now)) {
             return None;
         }
         let Some(budget) = &policy.budget else {
@@ -120,31 +120,14 @@ where
     /// The next attempt, once the inner service is ready; `None` if it failed or the deadline has passed.
     pub(super) fn poll_attempt(
         &mut self,
-        mut timer: Pin<&mut Option<Sleep>>,
+        timer: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<S::Future>> {
-        let deadline = Deadline::current();
-        if has_passed(deadline, clock::now()) {
-            return Poll::Ready(None);
-        }
         let Some((inner, _)) = &mut self.next else {
             return Poll::Ready(None);
         };
-        match inner.poll_ready(cx) {
-            Poll::Ready(Ok(())) => return Poll::Ready(self.attempt()),
-            Poll::Ready(Err(_)) => return Poll::Ready(None),
-            Poll::Pending => {}
-        }
-        let Some(deadline) = deadline else {
-            return Poll::Pending;
-        };
-        if timer.is_none() {
-            timer.set(Some(clock::until(deadline.instant())));
-        }
-        match timer.as_pin_mut() {
-            Some(timer) => timer.poll(cx).map(|()| None),
-            None => Poll::Pending,
-        }
+        let ready = ready!(poll_ready_in_time(inner, timer, cx));
+        Poll::Ready(if ready { self.attempt() } else { None })
     }
 
     fn attempt(&mut self) -> Option<S::Future> {
@@ -166,8 +149,4 @@ where
         }
         Some(attempt)
     }
-}
-
-fn has_passed(deadline: Option<Deadline>, now: Instant) -> bool {
-    deadline.is_some_and(|deadline| deadline.has_passed(now))
 }

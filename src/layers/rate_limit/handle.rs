@@ -88,8 +88,8 @@ impl<K: Hash + Eq> RateLimiter<K> {
     }
 
     /// Lets a call wait for its permits, first come, first served, for at most `longest` and never past its request's
-    /// [`Deadline`](crate::Deadline). What would have to wait longer is refused at once, so the queue is never longer than the permits
-    /// of that time. Default 0, no waiting: who is over a limit should hear of it.
+    /// [`Deadline`](crate::Deadline). What would have to wait longer is refused at once, so the queue is never longer
+    /// than the permits of that time. Default 0, no waiting: who is over a limit should hear of it.
     #[must_use]
     pub fn wait(mut self, longest: Duration) -> Self {
         Arc::make_mut(&mut self.settings).longest = longest;

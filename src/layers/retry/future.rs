@@ -11,7 +11,7 @@ use crate::algo::backoff::Waits;
 use crate::algo::lanes::Share;
 use crate::budget::{RetryBudget, Token, Underway};
 use crate::clock::{self, Sleep};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, poll_ready_in_time};
 use crate::observe::Event;
 use crate::rng::ThreadRng;
 
@@ -281,20 +281,8 @@ where
         timer: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Req>> {
-        let deadline = Deadline::current();
-        if deadline.is_some_and(|deadline| deadline.has_passed(clock::now())) {
-            return Poll::Ready(None);
-        }
-        match inner.poll_ready(cx) {
-            Poll::Ready(Ok(())) => return Poll::Ready(self.take_request()),
-            Poll::Ready(Err(_)) => return Poll::Ready(None),
-            Poll::Pending => {}
-        }
-        let Some(deadline) = deadline else {
-            return Poll::Pending;
-        };
-        let timer = timer.get_or_insert_with(|| Box::pin(clock::until(deadline.instant())));
-        timer.as_mut().poll(cx).map(|()| None)
+        let ready = ready!(poll_ready_in_time(inner, timer, cx));
+        Poll::Ready(if ready { self.take_request() } else { None })
     }
 
     /// A copy of the request, or itself where this is the last attempt.
