@@ -26,6 +26,7 @@ mod progress;
 mod registry;
 mod report;
 mod services;
+mod stalls;
 mod stats;
 mod timeline;
 
@@ -61,8 +62,15 @@ async fn main() -> ExitCode {
     for broken in report.broken() {
         eprintln!("broken: {broken}");
     }
+    for unjudged in report.unjudged() {
+        eprintln!("not judged: {unjudged}");
+    }
     if report.broken().is_empty() {
-        eprintln!("every promise was kept");
+        let judged = match report.unjudged() {
+            [] => "",
+            _ => " that can be judged",
+        };
+        eprintln!("every promise{judged} was kept");
         return ExitCode::SUCCESS;
     }
     ExitCode::FAILURE
@@ -71,6 +79,7 @@ async fn main() -> ExitCode {
 async fn run(args: &Args) -> Result<Report, BoxError> {
     let registry = Arc::new(TaxiRegistry::new(args));
     let stats = Arc::new(Stats::default());
+    stalls::watch(&stats)?;
     let bookings = Bookings::default();
     let fleet = Arc::new(Fleet::new(registry.clone(), stats.clone(), bookings));
     for service in SERVICES {

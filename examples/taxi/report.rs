@@ -9,6 +9,7 @@ use crate::timeline::{HEALTHY, PHASES, WARMING_UP};
 pub struct Report {
     phases: Vec<PhaseStats>,
     broken: Vec<String>,
+    unjudged: Vec<String>,
 }
 
 impl Report {
@@ -17,11 +18,26 @@ impl Report {
         phases.retain(|phase| phase.name != WARMING_UP);
         let healthy = phases.iter().find(|phase| phase.name == HEALTHY);
         let bound = healthy.map_or(Duration::MAX, |phase| 3 * p99(phase.of(Path::Protected)));
-        let broken = phases
-            .iter()
-            .flat_map(|phase| broken(phase, bound))
-            .collect();
-        Self { phases, broken }
+        let (mut judged, mut unjudged) = (Vec::new(), Vec::new());
+        for phase in &phases {
+            let broken = broken(phase, bound);
+            if phase.stall < STALL {
+                judged.extend(broken);
+                continue;
+            }
+            let stall = format!("the machine stood still for {:?}", phase.stall);
+            unjudged.extend(broken.into_iter().map(|text| format!("{text}; {stall}")));
+        }
+        Self {
+            phases,
+            broken: judged,
+            unjudged,
+        }
+    }
+
+    /// The promises that were not kept in phases during which the machine stood still, in words: that may be why.
+    pub fn unjudged(&self) -> &[String] {
+        &self.unjudged
     }
 
     /// The promises that were not kept, in words.
@@ -38,7 +54,7 @@ impl Report {
                 "plain": figures(phase.of(Path::Plain)),
             })
         });
-        json!({ "phases": phases.collect::<Vec<_>>(), "broken": self.broken })
+        json!({ "phases": phases.collect::<Vec<_>>(), "broken": self.broken, "not_judged": self.unjudged })
     }
 
     /// For people.
@@ -142,6 +158,9 @@ fn figures(tally: &Tally) -> Value {
         "notifications_that_died_with_their_process": tally.died_messages,
     })
 }
+
+/// A machine that stands still for so long in all its timers breaks promises of a tenth of a second by itself.
+const STALL: Duration = Duration::from_millis(100);
 
 const HEADER: &str = "
                          │ buttress: every service through its policy            │ plain: reqwest, 2 s, round robin

@@ -42,6 +42,8 @@ pub struct PhaseStats {
     pub name: String,
     begun: Instant,
     pub tallies: [Tally; 2],
+    /// The longest that the machine, rather than the application, held everything up.
+    pub stall: Duration,
 }
 
 /// Where a trip belongs: to the phase in which it began.
@@ -76,6 +78,7 @@ impl Stats {
             name: name.into(),
             begun: clock::now(),
             tallies: Default::default(),
+            stall: Duration::ZERO,
         });
     }
 
@@ -104,6 +107,13 @@ impl Stats {
         latest.trips += 1;
         latest.lost += u64::from(!success);
         latest.micros.saturating_record(micros);
+    }
+
+    /// Notes that the machine held everything up for so long.
+    pub fn stalled(&self, stall: Duration) {
+        if let Some(phase) = self.lock().phases.last_mut() {
+            phase.stall = phase.stall.max(stall);
+        }
     }
 
     pub fn call(&self, path: Path) {
