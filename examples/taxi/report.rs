@@ -9,7 +9,6 @@ use crate::timeline::{HEALTHY, PHASES, WARMING_UP};
 pub struct Report {
     phases: Vec<PhaseStats>,
     broken: Vec<String>,
-    unjudged: Vec<String>,
 }
 
 impl Report {
@@ -18,26 +17,11 @@ impl Report {
         phases.retain(|phase| phase.name != WARMING_UP);
         let healthy = phases.iter().find(|phase| phase.name == HEALTHY);
         let bound = healthy.map_or(Duration::MAX, |phase| 3 * p99(phase.of(Path::Protected)));
-        let (mut judged, mut unjudged) = (Vec::new(), Vec::new());
-        for phase in &phases {
-            let broken = broken(phase, bound);
-            if phase.stall < STALL {
-                judged.extend(broken);
-                continue;
-            }
-            let stall = format!("the machine stood still for {:?}", phase.stall);
-            unjudged.extend(broken.into_iter().map(|text| format!("{text}; {stall}")));
-        }
-        Self {
-            phases,
-            broken: judged,
-            unjudged,
-        }
-    }
-
-    /// The promises that were not kept in phases during which the machine stood still, in words: that may be why.
-    pub fn unjudged(&self) -> &[String] {
-        &self.unjudged
+        let broken = phases
+            .iter()
+            .flat_map(|phase| broken(phase, bound))
+            .collect();
+        Self { phases, broken }
     }
 
     /// The promises that were not kept, in words.
@@ -54,7 +38,7 @@ impl Report {
                 "plain": figures(phase.of(Path::Plain)),
             })
         });
-        json!({ "phases": phases.collect::<Vec<_>>(), "broken": self.broken, "not_judged": self.unjudged })
+        json!({ "phases": phases.collect::<Vec<_>>(), "broken": self.broken })
     }
 
     /// For people.
@@ -93,7 +77,11 @@ fn broken(phase: &PhaseStats, bound: Duration) -> Vec<String> {
     let mut broken = Vec::new();
     let mut hold = |kept: bool, text: String| {
         if !kept {
-            broken.push(format!("{}: {text}", phase.name));
+            let stall = match phase.stall {
+                stall if stall < STALL => String::new(),
+                stall => format!("; the machine stood still for {stall:?} meanwhile"),
+            };
+            broken.push(format!("{}: {text}{stall}", phase.name));
         }
     };
     hold(tally.trips > 0, "no trip was booked".into());
@@ -159,7 +147,7 @@ fn figures(tally: &Tally) -> Value {
     })
 }
 
-/// A machine that stands still for so long in all its timers breaks promises of a tenth of a second by itself.
+/// A machine that stands still for so long may break a promise by itself, which is worth knowing: it is broken even so.
 const STALL: Duration = Duration::from_millis(100);
 
 const HEADER: &str = "
