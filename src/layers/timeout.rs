@@ -208,7 +208,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let begun = clock::begin();
         let now = begun.at;
@@ -304,7 +304,7 @@ where
 {
     type Output = Result<Res, E>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         let (inner, bound, mut timer, who) = match state.as_mut().project() {

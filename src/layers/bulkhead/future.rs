@@ -63,7 +63,7 @@ impl<S, Req, F, E, H> BulkheadFuture<S, Req, F, E, H> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn running(permit: Permit, hold: H, call: impl FnOnce() -> F) -> Self {
         Self {
             state: State::Running {
@@ -91,7 +91,7 @@ where
 {
     type Output = Result<H::Response, S::Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut state = this.state;

@@ -16,7 +16,7 @@ pub struct BulkheadLayer<H = Release> {
 }
 
 impl BulkheadLayer {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(bulkhead: Bulkhead) -> Self {
         Self {
             bulkhead,
@@ -74,7 +74,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let permit = match self.bulkhead.admit() {
             Ok(Admitted::Now(permit)) => permit,

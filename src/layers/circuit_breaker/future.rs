@@ -33,7 +33,7 @@ pin_project! {
 }
 
 impl<F, C> CircuitBreakerFuture<F, C> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn running(permit: Permit, classify: C, call: impl FnOnce() -> F) -> Self {
         Self {
             state: State::Running {
@@ -61,7 +61,7 @@ where
 {
     type Output = Result<Res, E>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Running {

@@ -32,7 +32,7 @@ enum Readiness {
 }
 
 impl<S, C> CircuitBreakerService<S, C> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(inner: S, breaker: CircuitBreaker, classify: C) -> Self {
         Self {
             inner,
@@ -95,7 +95,7 @@ where
         polled
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Readiness::Refusing = std::mem::take(&mut self.readiness) {
             return CircuitBreakerFuture::refused(self.breaker.refuse());

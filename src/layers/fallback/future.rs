@@ -42,7 +42,7 @@ where
     S: Service<Req>,
     A: Answer<Req, S::Response, S::Error>,
 {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(call: S::Future, kept: A::Kept, policy: Share<FallbackLayer<A>>) -> Self {
         Self {
             policy,
@@ -61,7 +61,7 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {

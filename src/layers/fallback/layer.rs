@@ -175,7 +175,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let kept = self.policy.answer.keep(&request);
         FallbackFuture::new(self.inner.call(request), kept, self.policy.share())

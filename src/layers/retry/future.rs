@@ -45,7 +45,7 @@ pin_project! {
 }
 
 impl<S: Service<Req>, Req, R> RetryFuture<S, Req, R> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(plan: Option<Plan<S, Req, R>>, call: impl FnOnce() -> S::Future) -> Self {
         Self {
             state: State::Attempting { attempt: call() },
@@ -62,7 +62,7 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.as_mut().project();
         if let StateProj::Attempting { attempt } = this.state.as_mut().project() {
@@ -171,7 +171,7 @@ where
     S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(shared: Share<Shared<S, R>>, request: Option<Req>) -> Self {
         Self {
             _underway: shared.policy.budget.as_ref().map(RetryBudget::begin),

@@ -23,7 +23,7 @@ pub(super) struct Shared<S, R> {
 }
 
 impl<S: Clone, R> Retry<S, R> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(inner: S, policy: RetryLayer<R>) -> Self {
         let shared = Shared {
             policy,
@@ -66,7 +66,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let policy = &self.shared.policy;
         if policy.attempts == 1 {
