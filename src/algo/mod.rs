@@ -16,6 +16,7 @@ pub mod pick;
 pub mod quantile;
 mod rng;
 pub mod throttle;
+pub(crate) mod tick;
 pub mod window;
 
 pub use rng::{Rng, Seeded};
