@@ -1,0 +1,38 @@
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::deadline::Deadline;
+use crate::error::Reason;
+
+/// When a call ends at the latest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bound {
+    pub(super) at: Instant,
+    /// The layer's own, unless the end is that of a deadline.
+    pub(super) limit: Option<Duration>,
+}
+
+impl Bound {
+    /// The end of a call that has `left` of `limit`, if the deadline is not before it.
+    #[inline]
+    pub(super) fn new(now: Instant, left: Duration, limit: Duration) -> Self {
+        let own = Self {
+            at: clock::after(now, left),
+            limit: Some(limit),
+        };
+        match Deadline::current() {
+            Some(deadline) if deadline.instant() <= own.at => Self {
+                at: deadline.instant(),
+                limit: None,
+            },
+            _ => own,
+        }
+    }
+
+    pub(super) fn reason(self) -> Reason {
+        match self.limit {
+            Some(after) => Reason::TimedOut { after },
+            None => Reason::DeadlineExceeded,
+        }
+    }
+}

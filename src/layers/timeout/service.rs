@@ -1,0 +1,137 @@
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tower::Service;
+
+use super::bound::Bound;
+use super::future::State;
+use super::{TimeoutFuture, TimeoutLayer};
+use crate::clock::{self, Sleep};
+use crate::deadline::Deadline;
+use crate::error::{Reason, Rejected};
+
+/// The service of a [`TimeoutLayer`].
+#[derive(Debug)]
+pub struct Timeout<S> {
+    inner: S,
+    layer: TimeoutLayer,
+    waiting: Waiting,
+}
+
+/// What the caller's wait for readiness came to. It is the caller's own, so a clone starts afresh.
+#[derive(Debug, Default)]
+enum Waiting {
+    #[default]
+    No,
+    /// The inner service is not ready; the timer ends the wait. (The only allocation, and only where one waits.)
+    Until(Bound, Pin<Box<Sleep>>),
+    /// The inner service became ready; the call has what is left.
+    Ready(Bound),
+    /// The wait took too long; the call that follows is refused.
+    Over(Reason),
+}
+
+impl<S> Timeout<S> {
+    pub(super) fn new(inner: S, layer: TimeoutLayer) -> Self {
+        Self {
+            inner,
+            layer,
+            waiting: Waiting::No,
+        }
+    }
+
+    /// What the wait for readiness leaves of the limit, or why it left nothing.
+    #[cold]
+    fn left(&mut self, now: Instant) -> Result<Duration, Reason> {
+        match mem::take(&mut self.waiting) {
+            Waiting::Ready(bound) if now < bound.at => Ok(bound.at - now),
+            // A service that has been ready for longer than the limit was kept for later: the wait was another's.
+            Waiting::No | Waiting::Until(..) | Waiting::Ready(_) => Ok(self.layer.limit),
+            Waiting::Over(reason) => Err(reason),
+        }
+    }
+
+    #[cold]
+    fn refused<F>(&self, rejected: Rejected) -> TimeoutFuture<F> {
+        let rejected = Some(self.layer.who.tells(rejected));
+        TimeoutFuture {
+            state: State::Refused { rejected },
+        }
+    }
+}
+
+impl<S: Clone> Clone for Timeout<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            layer: self.layer.clone(),
+            waiting: Waiting::No,
+        }
+    }
+}
+
+impl<S, Req> Service<Req> for Timeout<S>
+where
+    S: Service<Req>,
+    S::Error: From<Rejected>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = TimeoutFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let polled = self.inner.poll_ready(cx);
+        if !self.layer.covers_readiness {
+            return polled;
+        }
+        if let Poll::Ready(result) = &polled {
+            self.waiting = match mem::take(&mut self.waiting) {
+                Waiting::Until(bound, _) | Waiting::Ready(bound) if result.is_ok() => {
+                    Waiting::Ready(bound)
+                }
+                _ => Waiting::No,
+            };
+            return polled;
+        }
+        if let Waiting::No | Waiting::Ready(_) = self.waiting {
+            let bound = Bound::new(clock::now(), self.layer.limit, self.layer.limit);
+            self.waiting = Waiting::Until(bound, Box::pin(clock::until(bound.at)));
+        }
+        if let Waiting::Until(bound, timer) = &mut self.waiting {
+            ready!(timer.as_mut().poll(cx));
+            self.waiting = Waiting::Over(bound.reason());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let begun = clock::begin();
+        let now = begun.at;
+        let limit = self.layer.limit;
+        let left = match self.waiting {
+            Waiting::No => limit,
+            _ => match self.left(now) {
+                Ok(left) => left,
+                Err(reason) => return self.refused(Rejected::new("timeout", reason)),
+            },
+        };
+        let bound = Bound::new(now, left, limit);
+        if bound.limit.is_none() && bound.at <= now {
+            // Nobody waits for the answer any more: spare the peer the question.
+            return self.refused(Rejected::new("timeout", bound.reason()).unsent());
+        }
+        let _entered = Deadline::at(bound.at).enter();
+        TimeoutFuture {
+            state: State::Running {
+                inner: self.inner.call(request),
+                bound,
+                timer: None,
+                who: self.layer.who.clone(),
+            },
+        }
+    }
+}
