@@ -22,9 +22,12 @@ use std::time::Duration;
 
 use super::window::Tally;
 
+mod calm;
 mod machine;
 mod phase;
 mod settings;
+mod steps;
+mod verdict;
 
 pub use machine::Breaker;
 pub use settings::{Cancelled, Settings};

@@ -1,8 +1,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::phase::{Phase, Wait};
-use super::settings::{Cancelled, Settings, Span};
+use super::phase::Phase;
+use super::settings::{Cancelled, Settings};
 use super::{Call, Change, Condition, Figures, Notice, Refusal, State, Ticket};
 use crate::algo::Rng;
 use crate::algo::window::{Tally, Window};
@@ -15,20 +15,20 @@ use crate::algo::window::{Tally, Window};
 /// limit, whenever it is looked at.
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    settings: Settings,
-    phase: Phase,
+    pub(super) settings: Settings,
+    pub(super) phase: Phase,
     /// How many times it changed, so that a ticket of an earlier state can be told.
-    epoch: u64,
-    window: Window,
-    failures_in_row: u32,
+    pub(super) epoch: u64,
+    pub(super) window: Window,
+    pub(super) failures_in_row: u32,
     /// Until when the peer asked not to be called.
-    asked_until: Option<Instant>,
+    pub(super) asked_until: Option<Instant>,
     /// How many times it opened since it was last closed.
-    openings: u32,
-    refused: u64,
+    pub(super) openings: u32,
+    pub(super) refused: u64,
     /// The conditions that were told since the state began.
-    tripped: Vec<Condition>,
-    notices: VecDeque<Notice>,
+    pub(super) tripped: Vec<Condition>,
+    pub(super) notices: VecDeque<Notice>,
 }
 
 impl Breaker {
@@ -114,48 +114,6 @@ impl Breaker {
         }
     }
 
-    /// The number of the present state, if it lets every call through and counts it: until that changes, a call needs
-    /// not ask.
-    pub(crate) fn flowing(&self) -> Option<u64> {
-        matches!(self.phase, Phase::Closed | Phase::MetricsOnly).then_some(self.epoch)
-    }
-
-    /// Until when calls that succeed, and are not [slow](Self::slow_call), decide nothing, however many there are: they
-    /// can be counted later with [`record_successes`](Self::record_successes), but before all else. `None` if the next
-    /// one may decide.
-    pub(crate) fn calm_until(&self, now: Instant) -> Option<Instant> {
-        self.flowing()?;
-        (!self.a_success_may_open()).then(|| self.window.moves(now))?
-    }
-
-    pub(crate) fn slow_call(&self) -> Duration {
-        self.settings.slow_call
-    }
-
-    /// Counts calls that succeeded in a calm, in the present state.
-    pub(crate) fn record_successes(&mut self, calls: u64, now: Instant, rng: &mut impl Rng) {
-        if calls == 0 || self.flowing().is_none() {
-            return;
-        }
-        let epoch = self.epoch;
-        self.failures_in_row = 0;
-        // The calm may have ended beside the last of them: then the one that makes the calls enough decides.
-        let held = self.window.held();
-        let deciding = match self.has_failed_often(held) {
-            true => 1,
-            false => self.minimum().saturating_sub(held.calls).max(1).into(),
-        };
-        if calls < deciding || !self.a_success_may_open() {
-            self.window.add_successes(calls);
-            return;
-        }
-        self.window.add_successes(deciding);
-        self.judge(now, rng);
-        if self.epoch == epoch {
-            self.window.add_successes(calls - deciding);
-        }
-    }
-
     /// Counts a call that was given up after `elapsed`, as the settings have it.
     pub fn cancel(&mut self, ticket: Ticket, elapsed: Duration, now: Instant, rng: &mut impl Rng) {
         let counts = match self.settings.cancelled {
@@ -209,81 +167,6 @@ impl Breaker {
         }
     }
 
-    /// Closes it and forgets what it counted, the calls under way and earlier openings.
-    pub fn close(&mut self) {
-        self.openings = 0;
-        self.window.clear();
-        self.enter(Phase::Closed);
-    }
-
-    /// Opens it as if it had opened by itself.
-    pub fn open(&mut self, now: Instant, rng: &mut impl Rng) {
-        let longest = self.longest_wait();
-        let growth = self.settings.open_multiplier.powf(f64::from(self.openings));
-        let grown = self.settings.open_wait.as_secs_f64() * growth;
-        let capped = grown.min(longest.as_secs_f64());
-        let jittered = capped * (1.0 - self.settings.open_jitter * rng.unit());
-        // Past what a duration holds there is only "for ever".
-        let own = Duration::try_from_secs_f64(jittered).unwrap_or(longest);
-        let asked = self
-            .asked_until
-            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        self.open_for(own.max(asked), now);
-    }
-
-    /// Opens it for `wait`, as if it had opened by itself.
-    pub fn open_for(&mut self, wait: Duration, now: Instant) {
-        let (cause, minimum) = self.counted(now);
-        self.openings = self.openings.saturating_add(1);
-        let wait = Wait {
-            since: now,
-            length: wait,
-        };
-        self.enter(Phase::Open {
-            wait,
-            cause,
-            minimum,
-        });
-    }
-
-    /// Lets the next calls probe.
-    pub fn half_open(&mut self, now: Instant) {
-        let limit = self.settings.half_open_limit;
-        self.enter(Phase::HalfOpen {
-            wait: Wait {
-                since: now,
-                length: limit.unwrap_or(self.settings.open_wait),
-            },
-            admitted: 0,
-            back: Tally::default(),
-        });
-    }
-
-    /// Refuses every call until another state is set.
-    pub fn force_open(&mut self) {
-        self.enter(Phase::ForcedOpen);
-    }
-
-    /// Lets every call through, uncounted, until another state is set.
-    pub fn disable(&mut self) {
-        self.enter(Phase::Disabled);
-    }
-
-    /// Lets every call through and counts, until another state is set.
-    pub fn metrics_only(&mut self) {
-        self.window.clear();
-        self.enter(Phase::MetricsOnly);
-    }
-
-    /// Goes by other settings from now on, in the state it is in and with what it counted; a window of another shape
-    /// starts empty.
-    pub fn reconfigure(&mut self, settings: Settings, now: Instant) {
-        if settings.window != self.settings.window {
-            self.window = settings.window.empty(now);
-        }
-        self.settings = settings;
-    }
-
     /// Whether a notice waits to be told.
     pub fn has_notice(&self) -> bool {
         !self.notices.is_empty()
@@ -295,7 +178,7 @@ impl Breaker {
     }
 
     /// Every way from one state to another leads through here.
-    fn enter(&mut self, phase: Phase) {
+    pub(super) fn enter(&mut self, phase: Phase) {
         let (from, to) = (self.phase.state(), phase.state());
         if from != to {
             self.notices.push_back(Notice::Changed(Change { from, to }));
@@ -306,84 +189,6 @@ impl Breaker {
         self.asked_until = None;
         self.refused = 0;
         self.tripped.clear();
-    }
-
-    fn judge(&mut self, now: Instant, rng: &mut impl Rng) {
-        match self.phase {
-            Phase::Closed | Phase::MetricsOnly => {
-                let trips = self.trips(now);
-                if trips && matches!(self.phase, Phase::Closed) {
-                    self.open(now, rng);
-                }
-            }
-            Phase::HalfOpen { back, .. } => {
-                let missing = self.wanted_probes().saturating_sub(back.calls);
-                if self.settings.await_all_probes && missing > 0 {
-                    return;
-                }
-                match self.verdict(back, missing) {
-                    Some(State::Open) => self.open(now, rng),
-                    Some(_) => self.close(),
-                    None => {}
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether a condition for opening holds; one that did not before is told.
-    fn trips(&mut self, now: Instant) -> bool {
-        let calls = self.window.tally(now);
-        let enough = calls.calls >= self.minimum();
-        let settings = &self.settings;
-        let conditions = [
-            (
-                Condition::FailureRate,
-                enough && calls.failure_rate() >= settings.failure_rate,
-            ),
-            (
-                Condition::SlowCallRate,
-                enough && calls.slow_rate() >= settings.slow_rate,
-            ),
-            (
-                Condition::ConsecutiveFailures,
-                self.failures_in_row >= settings.consecutive_failures,
-            ),
-            (Condition::FailureCount, self.has_failed_often(calls)),
-        ];
-        let mut trips = false;
-        for (condition, _) in conditions.into_iter().filter(|(_, holds)| *holds) {
-            trips = true;
-            if !self.tripped.contains(&condition) {
-                self.tripped.push(condition);
-                self.notices.push_back(Notice::Tripped(condition));
-            }
-        }
-        trips
-    }
-
-    /// What the probes that came back decide, whatever becomes of those that are `missing`.
-    fn verdict(&self, back: Tally, missing: u32) -> Option<State> {
-        let calls = back.calls + missing;
-        let worst = Tally {
-            calls,
-            failures: back.failures + missing,
-            slow: back.slow + missing,
-            slow_failures: back.slow_failures + missing,
-        };
-        let best = Tally { calls, ..back };
-        let (opens, closes) = match self.settings.half_open_successes {
-            Some(wanted) => {
-                let wanted = wanted.min(self.settings.half_open_calls);
-                (best.good() < wanted, worst.good() >= wanted)
-            }
-            None => (self.too_bad(best), !self.too_bad(worst)),
-        };
-        match (opens, closes) {
-            (true, _) => Some(State::Open),
-            (false, true) => Some(State::Closed),
-            (false, false) => None,
-        }
     }
 
     /// Ends a half-open state that has reached its limit, as of that limit.
@@ -414,12 +219,12 @@ impl Breaker {
         }
     }
 
-    fn longest_wait(&self) -> Duration {
+    pub(super) fn longest_wait(&self) -> Duration {
         self.settings.open_max.max(self.settings.open_wait)
     }
 
     /// The calls that the present state goes by, and from how many on they make a rate.
-    fn counted(&mut self, now: Instant) -> (Tally, u32) {
+    pub(super) fn counted(&mut self, now: Instant) -> (Tally, u32) {
         match self.phase {
             Phase::Closed | Phase::MetricsOnly => (self.window.tally(now), self.minimum()),
             Phase::Open { cause, minimum, .. } => (cause, minimum),
@@ -428,50 +233,11 @@ impl Breaker {
         }
     }
 
-    /// How many probes are heard at most before a half-open breaker decides.
-    fn wanted_probes(&self) -> u32 {
-        match self.settings.await_all_probes {
-            true => self
-                .settings
-                .minimum_calls
-                .min(self.settings.half_open_calls),
-            false => self.settings.half_open_calls,
-        }
-    }
-
     /// How many of the probes that a half-open breaker may admit are taken.
     fn taken(&self, admitted: u32, back: Tally) -> u32 {
         match self.settings.replace_probes {
             true => admitted - back.calls,
             false => admitted,
-        }
-    }
-
-    /// Whether a condition can hold once more calls have succeeded, though none did before.
-    fn a_success_may_open(&self) -> bool {
-        // More successes lower every rate, once there are enough calls for one; and only time takes calls away.
-        let held = self.window.held();
-        let fewest = Tally {
-            calls: held.calls.max(self.minimum()),
-            ..held
-        };
-        // A count that holds already is one that other settings have brought.
-        self.settings.open_on_success && (self.too_bad(fewest) || self.has_failed_often(held))
-    }
-
-    fn has_failed_often(&self, calls: Tally) -> bool {
-        calls.failures >= self.settings.failure_count
-    }
-
-    fn too_bad(&self, calls: Tally) -> bool {
-        calls.failure_rate() >= self.settings.failure_rate
-            || calls.slow_rate() >= self.settings.slow_rate
-    }
-
-    fn minimum(&self) -> u32 {
-        match self.settings.window {
-            Span::Calls(size) => self.settings.minimum_calls.min(size),
-            Span::Time(_) => self.settings.minimum_calls,
         }
     }
 }
@@ -1126,7 +892,7 @@ mod tests {
                 .half_open_limit(ms(LIMIT))
         }
 
-        fn enter(&mut self, state: State, now: u64) {
+        pub(super) fn enter(&mut self, state: State, now: u64) {
             self.state = state;
             self.since = now;
             self.visit += 1;

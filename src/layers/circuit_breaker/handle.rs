@@ -1,42 +1,25 @@
 use std::fmt;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::CircuitBreakerLayer;
 use super::flow::{Flow, Given};
-use crate::algo::breaker::{
-    Breaker, Call, Change, Figures, Notice, Refusal, Settings, State, Ticket,
-};
-use crate::algo::lanes::{Share, Spread};
-use crate::classify::{ErrorsFail, Outcome};
+use super::shared::{Inner, Shared};
+use super::{CircuitBreakerLayer, Permit};
+use crate::algo::breaker::{Breaker, Figures, Refusal, Settings, State, Ticket};
+use crate::algo::lanes::Spread;
+use crate::classify::ErrorsFail;
 use crate::clock;
 use crate::error::{Reason, Rejected};
-use crate::observe::{Event, Observer};
+use crate::observe::Observer;
 use crate::rng::ThreadRng;
 
 /// A circuit breaker: the handle that reads and steers it. Clones share its state.
 #[derive(Clone)]
 pub struct CircuitBreaker {
     shared: Spread<Shared>,
-}
-
-struct Shared {
-    name: Arc<str>,
-    flow: Flow,
-    inner: Mutex<Inner>,
-    /// Told whenever a call may have become possible, or impossible.
-    changed: Notify,
-}
-
-struct Inner {
-    breaker: Breaker,
-    given: Given,
-    observer: Observer,
-    /// Whether a thread is telling the observer; it takes on those that come up meanwhile.
-    telling: bool,
 }
 
 impl CircuitBreaker {
@@ -226,145 +209,10 @@ impl CircuitBreaker {
     }
 }
 
-impl Shared {
-    /// One step of the breaker; what came of it is told once the lock is released.
-    fn step<T>(&self, now: Instant, step: impl FnOnce(&mut Breaker) -> T) -> T {
-        let mut inner = self.lock();
-        let Inner { breaker, given, .. } = &mut *inner;
-        if let Some(epoch) = breaker.flowing() {
-            let more = given.more(&self.flow, epoch);
-            breaker.record_successes(more, now, &mut ThreadRng);
-        }
-        let refused = breaker.refusal(now, &mut ThreadRng).is_some();
-        let result = step(breaker);
-        // The last probe taken, or one given back, makes a difference without a change of state.
-        let differs = refused != breaker.refusal(now, &mut ThreadRng).is_some();
-        let told = breaker.has_notice();
-        self.flow.set(breaker, now);
-        drop(inner);
-        if told || differs {
-            self.changed.notify_waiters();
-        }
-        if told {
-            self.tell();
-        }
-        result
-    }
-
-    /// Tells the observer of the notices in their order, one thread at a time.
-    fn tell(&self) {
-        loop {
-            let mut inner = self.lock();
-            if inner.telling {
-                return;
-            }
-            let Some(notice) = inner.breaker.next_notice() else {
-                return;
-            };
-            inner.telling = true;
-            let observer = inner.observer.clone();
-            drop(inner);
-            let _telling = Telling(self);
-            let breaker = &*self.name;
-            observer.emit(&match notice {
-                Notice::Tripped(condition) => Event::Tripped { breaker, condition },
-                Notice::Changed(Change { from, to }) => Event::StateChanged { breaker, from, to },
-            });
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl fmt::Debug for CircuitBreaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreaker")
             .field("name", &self.shared.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Held while the observer is told, so that one that panics does not silence the breaker.
-struct Telling<'a>(&'a Shared);
-
-impl Drop for Telling<'_> {
-    fn drop(&mut self) {
-        self.0.lock().telling = false;
-    }
-}
-
-/// The right to make one call. Dropped without a result it counts as the settings say of a
-/// [cancelled](Settings::cancelled) call, and as a failure if the thread is panicking.
-#[must_use = "a permit that is dropped counts as a cancelled call"]
-pub struct Permit {
-    /// Taken once it is accounted for.
-    ticket: Option<Ticket>,
-    started: Instant,
-    shared: Share<Shared>,
-}
-
-impl Permit {
-    /// Counts how the call went; it began when the permit was given.
-    pub fn record(self, outcome: Outcome) {
-        self.record_at(clock::now(), outcome);
-    }
-
-    #[inline]
-    pub(super) fn record_at(mut self, now: Instant, outcome: Outcome) {
-        let Some(ticket) = self.ticket.take() else {
-            return;
-        };
-        let counted = outcome == Outcome::Success
-            && self.shared.flow.succeed(ticket.epoch(), self.started, now);
-        if !counted {
-            self.finish(ticket, now, Some(outcome));
-        }
-    }
-
-    /// Gives it back unused: nothing is counted.
-    pub fn release(self) {
-        self.record(Outcome::Ignored);
-    }
-
-    fn dropped(&self, ticket: Ticket) {
-        let panicked = std::thread::panicking().then_some(Outcome::Failure);
-        self.finish(ticket, clock::now(), panicked);
-    }
-
-    /// No outcome: the call was cancelled.
-    fn finish(&self, ticket: Ticket, now: Instant, outcome: Option<Outcome>) {
-        let elapsed = now.saturating_duration_since(self.started);
-        self.shared.step(now, |breaker| {
-            let call = match outcome {
-                Some(Outcome::Success) => Call::succeeded(elapsed),
-                Some(Outcome::Failure) => Call::failed(elapsed),
-                Some(Outcome::Overload(retry_after)) => Call {
-                    retry_after,
-                    ..Call::failed(elapsed)
-                },
-                Some(Outcome::Ignored) => return breaker.release(ticket, now, &mut ThreadRng),
-                None => return breaker.cancel(ticket, elapsed, now, &mut ThreadRng),
-            };
-            breaker.record(ticket, call, now, &mut ThreadRng);
-        });
-    }
-}
-
-impl Drop for Permit {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.dropped(ticket);
-        }
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit")
-            .field("breaker", &self.shared.name)
             .finish_non_exhaustive()
     }
 }

@@ -36,11 +36,14 @@ mod flow;
 mod future;
 mod handle;
 mod layer;
+mod permit;
 mod service;
+mod shared;
 
 pub use future::CircuitBreakerFuture;
-pub use handle::{CircuitBreaker, Permit};
+pub use handle::CircuitBreaker;
 pub use layer::CircuitBreakerLayer;
+pub use permit::Permit;
 pub use service::CircuitBreakerService;
 
 mod sync {
