@@ -67,7 +67,7 @@ impl<T: Transport> Protected<T> {
             .layer(
                 RetryLayer::new(policy.attempts)
                     .name(name)
-                    .backoff(policy.backoff)
+                    .backoff(policy.backoff.clone())
                     .rules(rules.clone())
                     .observe(observer.clone()),
             )

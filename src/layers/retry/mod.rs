@@ -32,6 +32,7 @@
 
 mod future;
 mod layer;
+mod plan;
 mod rules;
 mod service;
 

@@ -3,7 +3,8 @@ use std::task::{Context, Poll};
 
 use tower::Service;
 
-use super::future::{Plan, RetryFuture};
+use super::future::RetryFuture;
+use super::plan::Plan;
 use super::{RetryLayer, Rules};
 use crate::algo::lanes::Spread;
 
