@@ -57,6 +57,14 @@ pub struct Waits {
     total: Duration,
 }
 
+impl Waits {
+    pub(crate) const NONE: Self = Self {
+        count: 0,
+        last: Duration::ZERO,
+        total: Duration::ZERO,
+    };
+}
+
 /// How much of a wait is left to chance, so that clients that failed together do not come back together.
 ///
 /// The forms and their names are those of "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.

@@ -5,6 +5,7 @@
 //! that are likely to make calls, and one more for all other threads.
 
 use std::cell::Cell;
+use std::mem;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -86,6 +87,36 @@ impl<T> Deref for Share<T> {
     #[inline]
     fn deref(&self) -> &T {
         &self.0.0
+    }
+}
+
+/// What a call takes along of a spread value: a copy of what is small and owns nothing, else a share.
+#[derive(Debug)]
+pub(crate) enum Along<T> {
+    Copy(T),
+    Share(Share<T>),
+}
+
+impl<T: Clone> Spread<T> {
+    #[inline]
+    pub(crate) fn along(&self) -> Along<T> {
+        if const { !mem::needs_drop::<T>() && size_of::<T>() <= size_of::<[usize; 4]>() } {
+            Along::Copy(T::clone(self))
+        } else {
+            Along::Share(self.share())
+        }
+    }
+}
+
+impl<T> Deref for Along<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        match self {
+            Self::Copy(value) => value,
+            Self::Share(share) => share,
+        }
     }
 }
 

@@ -32,6 +32,7 @@ use crate::error::Rejected;
 mod metrics;
 #[cfg(feature = "tracing")]
 mod tracing;
+mod who;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod words;
 
@@ -39,6 +40,7 @@ mod words;
 pub use self::metrics::MetricsObserver;
 #[cfg(feature = "tracing")]
 pub use self::tracing::TracingObserver;
+pub(crate) use self::who::Who;
 
 /// Something that happened. Borrowed: keep what you need.
 #[derive(Clone, Copy, Debug)]

@@ -63,7 +63,7 @@ impl Breaker {
         if let Phase::HalfOpen { admitted, .. } = &mut self.phase {
             *admitted += 1;
         }
-        Ok(Ticket { epoch: self.epoch })
+        Ok(Ticket::of(self.epoch))
     }
 
     /// Why a call would be refused now, without asking for one.
@@ -91,7 +91,7 @@ impl Breaker {
     /// Counts a call that ended. Without effect if the state has changed since it was admitted.
     pub fn record(&mut self, ticket: Ticket, call: Call, now: Instant, rng: &mut impl Rng) {
         self.expire(now, rng);
-        if ticket.epoch != self.epoch {
+        if ticket.epoch() != self.epoch {
             return;
         }
         let slow = call.elapsed > self.settings.slow_call;
@@ -131,7 +131,7 @@ impl Breaker {
     /// Takes a ticket back without counting the call: another may probe in its place.
     pub fn release(&mut self, ticket: Ticket, now: Instant, rng: &mut impl Rng) {
         self.expire(now, rng);
-        if ticket.epoch != self.epoch {
+        if ticket.epoch() != self.epoch {
             return;
         }
         if let Phase::HalfOpen { admitted, .. } = &mut self.phase {

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,8 +11,7 @@ use crate::error::Rejected;
 
 pin_project! {
     /// The future of a [`CircuitBreakerService`](super::CircuitBreakerService).
-    #[derive(Debug)]
-    pub struct CircuitBreakerFuture<F, C> {
+    pub struct CircuitBreakerFuture<F: Future, C> {
         #[pin]
         state: State<F, C>,
     }
@@ -19,8 +19,7 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    #[derive(Debug)]
-    enum State<F, C> {
+    enum State<F: Future, C> {
         Running {
             // Before `inner`, so that a cancelled call is counted before what it holds is torn down.
             permit: Option<Permit>,
@@ -28,11 +27,11 @@ pin_project! {
             #[pin]
             inner: F,
         },
-        Refused { rejected: Option<Rejected> },
+        Refused { result: Option<F::Output> },
     }
 }
 
-impl<F, C> CircuitBreakerFuture<F, C> {
+impl<F: Future, C> CircuitBreakerFuture<F, C> {
     #[inline(always)]
     pub(super) fn running(permit: Permit, classify: C, call: impl FnOnce() -> F) -> Self {
         Self {
@@ -44,11 +43,10 @@ impl<F, C> CircuitBreakerFuture<F, C> {
         }
     }
 
-    pub(super) fn refused(rejected: Rejected) -> Self {
+    pub(super) fn refused(result: F::Output) -> Self {
+        let result = Some(result);
         Self {
-            state: State::Refused {
-                rejected: Some(rejected),
-            },
+            state: State::Refused { result },
         }
     }
 }
@@ -78,10 +76,16 @@ where
                 permit.record_at(clock::end(), classify.classify(result.as_ref()));
                 Poll::Ready(result)
             }
-            StateProj::Refused { rejected } => {
-                let rejected = rejected.take().expect("polled after completion");
-                Poll::Ready(Err(rejected.into()))
+            StateProj::Refused { result } => {
+                Poll::Ready(result.take().expect("polled after completion"))
             }
         }
+    }
+}
+
+impl<F: Future, C> fmt::Debug for CircuitBreakerFuture<F, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreakerFuture")
+            .finish_non_exhaustive()
     }
 }

@@ -98,7 +98,7 @@ where
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Readiness::Refusing = std::mem::take(&mut self.readiness) {
-            return CircuitBreakerFuture::refused(self.breaker.refuse());
+            return CircuitBreakerFuture::refused(Err(self.breaker.refuse().into()));
         }
         let begun = clock::begin();
         match self.breaker.try_acquire_at(begun.at) {
@@ -106,7 +106,7 @@ where
                 let classify = self.classify.clone();
                 CircuitBreakerFuture::running(permit, classify, || self.inner.call(request))
             }
-            Err(rejected) => CircuitBreakerFuture::refused(rejected),
+            Err(rejected) => CircuitBreakerFuture::refused(Err(rejected.into())),
         }
     }
 }

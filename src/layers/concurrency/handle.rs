@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::acquire::Acquire;
 use super::{AllEqual, ConcurrencyLayer, Permit, Priority};
+use crate::admitted::Entry;
 use crate::algo::Rng;
 use crate::algo::limit::{Average, Limit, PerEvent, Sample, rejection_rate};
 use crate::classify::{ErrorsFail, Outcome};
@@ -147,11 +148,9 @@ impl ConcurrencyLimit {
     }
 
     /// A slot, or the wait for one.
-    pub(super) fn admit(&self, priority: Priority) -> Result<Acquire, Rejected> {
+    pub(super) fn admit(&self, priority: Priority) -> Result<Entry<Permit, Acquire>, Rejected> {
         let Some(queue) = self.settings.queue else {
-            return Ok(Acquire::Granted {
-                permit: Some(self.try_acquire(priority)?),
-            });
+            return self.try_acquire(priority).map(Entry::Now);
         };
         let longest = queue.times(queue.to, self.slots.limit());
         let full = Reason::QueueFull { limit: longest };
@@ -160,13 +159,11 @@ impl ConcurrencyLimit {
             ThreadRng.unit() < rejection_rate(waiting, threshold, longest)
         });
         match admission {
-            Admission::Permit(slot) => Ok(Acquire::Granted {
-                permit: Some(Permit::new(slot, self.clone())),
-            }),
-            Admission::Place(place) => Ok(Acquire::Waiting {
-                wait: Wait::new(place, queue.max_wait),
+            Admission::Permit(slot) => Ok(Entry::Now(Permit::new(slot, self.clone()))),
+            Admission::Place(place) => Ok(Entry::Later(Acquire {
+                wait: Some(Wait::new(place, queue.max_wait)),
                 limit: self.clone(),
-            }),
+            })),
             Admission::QueueFull => Err(self.refused(full)),
         }
     }

@@ -4,9 +4,9 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{Answer, FallbackLayer};
-use crate::algo::lanes::Share;
-use crate::observe::Event;
+use super::Answer;
+use crate::algo::lanes::Along;
+use crate::observe::{Event, Who};
 
 pin_project! {
     /// The future of a [`Fallback`](super::Fallback).
@@ -15,7 +15,8 @@ pin_project! {
         S: Service<Req>,
         A: Answer<Req, S::Response, S::Error>,
     {
-        policy: Share<FallbackLayer<A>>,
+        answer: Along<A>,
+        who: Who,
         #[pin]
         state: State<S::Future, A::Kept, A::Future>,
     }
@@ -43,13 +44,19 @@ where
     A: Answer<Req, S::Response, S::Error>,
 {
     #[inline(always)]
-    pub(super) fn new(call: S::Future, kept: A::Kept, policy: Share<FallbackLayer<A>>) -> Self {
+    pub(super) fn new(
+        kept: A::Kept,
+        answer: Along<A>,
+        who: Who,
+        call: impl FnOnce() -> S::Future,
+    ) -> Self {
         Self {
-            policy,
             state: State::Calling {
-                call,
+                call: call(),
                 kept: Some(kept),
             },
+            answer,
+            who,
         }
     }
 }
@@ -68,17 +75,17 @@ where
             let answer = match this.state.as_mut().project() {
                 StateProj::Calling { call, kept } => {
                     let result = ready!(call.poll(cx));
-                    let kept = kept.take().expect("polled after completion");
-                    if !this.policy.answer.applies(result.as_ref()) {
+                    if !this.answer.applies(result.as_ref()) {
                         return Poll::Ready(result);
                     }
-                    this.policy.answer.answer(kept, result)
+                    let kept = kept.take().expect("answered once");
+                    this.answer.answer(kept, result)
                 }
                 StateProj::Answering { answer } => {
                     let result = ready!(answer.poll(cx));
-                    if result.is_ok() {
-                        let fallback = &*this.policy.name;
-                        this.policy.observer.emit(&Event::FellBack { fallback });
+                    if let (Ok(_), Some(observer)) = (&result, this.who.observer()) {
+                        let fallback = this.who.name().unwrap_or("fallback");
+                        observer.emit(&Event::FellBack { fallback });
                     }
                     return Poll::Ready(result);
                 }

@@ -11,21 +11,19 @@ use crate::error::Rejected;
 pin_project! {
     /// The future of a [`RateLimitService`](super::RateLimitService).
     #[derive(Debug)]
-    pub struct RateLimitFuture<S, Req, F> {
+    pub struct RateLimitFuture<S, Req, F, E> {
         #[pin]
-        call: Admitted<Acquire, (), S, Req, F>,
+        call: Admitted<Acquire, (), S, Req, F, E>,
     }
 }
 
-impl<S, Req, F> RateLimitFuture<S, Req, F> {
-    pub(super) fn new(acquire: Acquire, inner: S, request: Req) -> Self {
-        Self {
-            call: Admitted::new(acquire, inner, request),
-        }
+impl<S, Req, F, E> RateLimitFuture<S, Req, F, E> {
+    pub(super) fn new(call: Admitted<Acquire, (), S, Req, F, E>) -> Self {
+        Self { call }
     }
 }
 
-impl<S, Req> Future for RateLimitFuture<S, Req, S::Future>
+impl<S, Req> Future for RateLimitFuture<S, Req, S::Future, S::Error>
 where
     S: Service<Req>,
     S::Error: From<Rejected>,

@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 use super::layer::{By, Everyone, RateLimitLayer};
 use super::line::{Denied, Line, Place, Turn};
 use super::lines::{Keyed, Lines};
+use crate::admitted::Entry;
 use crate::algo::gcra::Limit;
 use crate::clock::{self, Sleep};
 use crate::error::{Reason, Rejected};
@@ -122,17 +123,35 @@ impl<K: Hash + Eq> RateLimiter<K> {
     /// `CostAboveBurst` where that time never comes.
     pub fn acquire_for(&self, key: K, permits: u32) -> Acquire {
         let state = match self.lines.line(key).ask(permits, self.settings.longest) {
-            Ok(place) => State::Waiting {
-                place: Some(place),
-                permits,
-                timer: None,
-                settings: Arc::clone(&self.settings),
-            },
+            Ok(place) => self.wait_at(place, permits),
             Err(denied) => State::Refused {
                 rejected: Some(self.settings.refused(permits, denied)),
             },
         };
         Acquire { state }
+    }
+
+    /// The permits for a call that begins now, or the wait for them.
+    pub(super) fn admit(&self, key: K, permits: u32) -> Result<Entry<(), Acquire>, Rejected> {
+        match self.lines.line(key).ask(permits, self.settings.longest) {
+            Ok(place) if place.has_permits() => {
+                place.spend();
+                Ok(Entry::Now(()))
+            }
+            Ok(place) => Ok(Entry::Later(Acquire {
+                state: self.wait_at(place, permits),
+            })),
+            Err(denied) => Err(self.settings.refused(permits, denied)),
+        }
+    }
+
+    fn wait_at(&self, place: Place, permits: u32) -> State {
+        State::Waiting {
+            place: Some(place),
+            permits,
+            timer: None,
+            settings: Arc::clone(&self.settings),
+        }
     }
 
     /// Goes by another limit from now on. What was taken stays taken, permit for permit; who waits is served at the new

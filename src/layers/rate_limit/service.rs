@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use tower::Service;
 
 use super::{Ask, RateLimitFuture, RateLimiter};
+use crate::admitted::Admitted;
 use crate::error::Rejected;
 
 /// The service of a [`RateLimitLayer`](super::RateLimitLayer).
@@ -33,7 +34,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = RateLimitFuture<S, Req, S::Future>;
+    type Future = RateLimitFuture<S, Req, S::Future, S::Error>;
 
     /// Always ready: what the limit is for a call is known from its request alone. Each call asks for the inner
     /// service's readiness once it has its permits, so that one that waits holds nothing further in.
@@ -43,8 +44,8 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let (key, cost) = (self.ask.key(&request), self.ask.cost(&request));
-        let acquire = self.limiter.acquire_for(key, cost);
-        RateLimitFuture::new(acquire, self.inner.clone(), request)
+        let entry = self.limiter.admit(key, cost);
+        RateLimitFuture::new(Admitted::new(entry, &mut self.inner, request))
     }
 }
 

@@ -6,7 +6,7 @@ use tower::Service;
 
 use super::Rules;
 use super::plan::{BoxAgain, CallResult, Plan};
-use crate::clock::{self, Sleep};
+use crate::clock;
 
 pin_project! {
     /// The future of a [`Retry`](super::Retry).
@@ -16,24 +16,12 @@ pin_project! {
     {
         // `None` if the first attempt is the only one.
         plan: Option<Plan<S, Req, R>>,
-        // In a box, for most calls need none, and the layers around move what is here.
+        // `None` until the first attempt has ended. In a box, for most calls need none, and the layers around move what
+        // is here.
         again: Option<BoxAgain<S, Req>>,
+        // Attempting ─▶ waiting, with a timer in `again` ─▶ readying the inner service ─▶ attempting …
         #[pin]
-        state: State<S::Future>,
-    }
-}
-
-pin_project! {
-    // Attempting ─▶ Waiting ─▶ Readying ─▶ Attempting …
-    #[project = StateProj]
-    enum State<F> {
-        Attempting {
-            #[pin]
-            attempt: F,
-        },
-        Waiting { timer: Pin<Box<Sleep>> },
-        // The timer is the deadline's, registered only once the inner service is pending.
-        Readying { timer: Option<Pin<Box<Sleep>>> },
+        attempt: Option<S::Future>,
     }
 }
 
@@ -41,7 +29,7 @@ impl<S: Service<Req>, Req, R> RetryFuture<S, Req, R> {
     #[inline(always)]
     pub(super) fn new(plan: Option<Plan<S, Req, R>>, call: impl FnOnce() -> S::Future) -> Self {
         Self {
-            state: State::Attempting { attempt: call() },
+            attempt: Some(call()),
             plan,
             again: None,
         }
@@ -58,15 +46,17 @@ where
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.as_mut().project();
-        if let StateProj::Attempting { attempt } = this.state.as_mut().project() {
+        if this.again.is_none() {
+            let attempt = this.attempt.as_mut().as_pin_mut();
+            let attempt = attempt.expect("polled after completion");
             let result = ready!(clock::poll(|| attempt.poll(cx)));
-            let retry = match this.plan {
+            let last = match this.plan {
                 Some(plan) => plan.another(result, this.again),
-                None => Err(result),
+                None => Some(result),
             };
-            match retry {
-                Ok(timer) => this.state.set(State::Waiting { timer }),
-                Err(result) => return Poll::Ready(self.finish(result)),
+            match last {
+                Some(result) => return Poll::Ready(self.finish(result)),
+                None => this.attempt.set(None),
             }
         }
         let result = ready!(self.as_mut().poll_again(cx));
@@ -80,9 +70,10 @@ where
     R: Rules<Req, S::Response, S::Error>,
 {
     /// A finished call holds nothing, however long its future is kept.
-    #[inline]
+    #[inline(always)]
     fn finish(self: Pin<&mut Self>, result: CallResult<S, Req>) -> CallResult<S, Req> {
-        let this = self.project();
+        let mut this = self.project();
+        this.attempt.set(None);
         *this.plan = None;
         if this.again.is_some() {
             *this.again = None;
@@ -91,36 +82,32 @@ where
     }
 
     /// From the first wait on.
+    #[cold]
     fn poll_again(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult<S, Req>> {
         let mut this = self.project();
         loop {
             let plan = this.plan.as_mut().expect("polled after completion");
-            let next = match this.state.as_mut().project() {
-                StateProj::Attempting { attempt } => {
-                    let result = ready!(clock::poll(|| attempt.poll(cx)));
-                    match plan.another(result, this.again) {
-                        Ok(timer) => State::Waiting { timer },
-                        Err(result) => return Poll::Ready(result),
-                    }
+            if let Some(attempt) = this.attempt.as_mut().as_pin_mut() {
+                let result = ready!(clock::poll(|| attempt.poll(cx)));
+                this.attempt.set(None);
+                if let Some(result) = plan.another(result, this.again) {
+                    return Poll::Ready(result);
                 }
-                StateProj::Waiting { timer } => {
-                    ready!(timer.as_mut().poll(cx));
-                    State::Readying { timer: None }
-                }
-                StateProj::Readying { timer } => {
-                    let again = this.again.as_mut().expect("an attempt has ended");
-                    let Some(request) = ready!(plan.poll_ready(&mut again.inner, timer, cx)) else {
-                        let again = this.again.take().expect("an attempt has ended");
-                        return Poll::Ready(again.kept);
-                    };
-                    if let Some(token) = &mut again.token {
-                        token.spent = true;
-                    }
-                    let attempt = again.inner.call(request);
-                    State::Attempting { attempt }
-                }
+            }
+            let again = this.again.as_mut().expect("an attempt has ended");
+            if let Some(wait) = &mut again.wait {
+                ready!(wait.as_mut().poll(cx));
+                again.wait = None;
+            }
+            let Some(request) = ready!(plan.poll_ready(again, cx)) else {
+                let again = this.again.take().expect("an attempt has ended");
+                return Poll::Ready(again.kept);
             };
-            this.state.set(next);
+            if let Some(token) = &mut again.token {
+                token.spent = true;
+            }
+            let attempt = again.inner.call(request);
+            this.attempt.set(Some(attempt));
         }
     }
 }

@@ -27,7 +27,25 @@ pub(super) struct Again<S, Res, E> {
     pub(super) kept: Result<Res, E>,
     /// The attempt's that is coming or under way, spent once that has begun.
     pub(super) token: Option<Token>,
+    /// What comes before that. `None` once it is over.
+    pub(super) wait: Option<Pin<Box<Sleep>>>,
+    /// The deadline's, registered only once the inner service is pending.
+    deadline: Option<Pin<Box<Sleep>>>,
+    so_far: SoFar,
 }
+
+/// How often a call was tried, and how long it waited in between.
+#[derive(Clone, Copy)]
+struct SoFar {
+    /// The number of the last attempt, 1 for the first.
+    attempt: u32,
+    waits: Waits,
+}
+
+const FIRST: SoFar = SoFar {
+    attempt: 1,
+    waits: Waits::NONE,
+};
 
 impl<S, Res, E> Again<S, Res, E> {
     /// The peer never saw the attempt: its token goes back into the budget.
@@ -44,9 +62,6 @@ pub(super) struct Plan<S, Req, R> {
     shared: Share<Shared<S, R>>,
     /// `None` if it was sent itself: no attempt can follow.
     request: Option<Req>,
-    /// The number of the last attempt, 1 for the first.
-    attempt: u32,
-    waits: Waits,
     _underway: Option<Underway>,
 }
 
@@ -61,76 +76,86 @@ where
             _underway: shared.policy.budget.as_ref().map(RetryBudget::begin),
             shared,
             request,
-            attempt: 1,
-            waits: Waits::default(),
         }
     }
 
-    /// The wait for another attempt; `result`, or what was kept, if there is none.
+    /// What goes to the caller, `result` or what was kept; `None` if `again` has the wait for another attempt.
     ///
     /// A first attempt pays into the budget here and not when it is made: a peer that never saw it, because a layer
     /// inside refused it, shall not be sent retries for it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn another(
         &mut self,
         result: CallResult<S, Req>,
         again: &mut Option<BoxAgain<S, Req>>,
-    ) -> Result<Pin<Box<Sleep>>, CallResult<S, Req>> {
+    ) -> Option<CallResult<S, Req>> {
         let policy = &self.shared.policy;
         if matches!(&result, Err(error) if policy.rules.is_refusal(error)) {
-            return Err(match again.take() {
+            return Some(match again.take() {
                 Some(again) => again.give_up(),
                 None => result,
             });
         }
-        if let Some(again) = again {
+        match (&mut *again, &policy.budget) {
             // Over is over: its place in the budget is free for the next.
-            again.token = None;
-        }
-        if let (1, Some(budget)) = (self.attempt, &policy.budget) {
-            budget.deposit(clock::end());
+            (Some(again), _) => again.token = None,
+            (None, Some(budget)) => budget.deposit(clock::end()),
+            (None, None) => {}
         }
         let Some(request) = &self.request else {
-            return Err(result);
+            return Some(result);
         };
         match policy.rules.decide(request, result.as_ref()) {
-            Decision::Done => Err(result),
-            Decision::Retry { after } => match self.wait(after) {
-                Some((wait, token)) => {
-                    self.keep(result, token, again);
-                    Ok(Box::pin(clock::sleep(wait)))
-                }
-                None => Err(result),
-            },
+            Decision::Done => Some(result),
+            Decision::Retry { after } => self.retry(result, after, again),
         }
     }
 
-    /// Keeps what the next attempt needs.
-    fn keep(
+    #[cold]
+    fn retry(
         &self,
         kept: CallResult<S, Req>,
-        token: Option<Token>,
+        after: Option<Duration>,
         again: &mut Option<BoxAgain<S, Req>>,
-    ) {
-        if let Some(again) = again {
-            again.kept = kept;
-            again.token = token;
-            return;
+    ) -> Option<CallResult<S, Req>> {
+        let mut so_far = again.as_ref().map_or(FIRST, |again| again.so_far);
+        let Some((wait, token)) = self.wait(after, &mut so_far) else {
+            return Some(kept);
+        };
+        let wait = Some(Box::pin(clock::sleep(wait)));
+        match again {
+            Some(again) => {
+                again.kept = kept;
+                again.token = token;
+                again.wait = wait;
+                again.deadline = None;
+                again.so_far = so_far;
+            }
+            None => {
+                *again = Some(Box::new(Again {
+                    inner: self.shared.inner(),
+                    kept,
+                    token,
+                    wait,
+                    deadline: None,
+                    so_far,
+                }));
+            }
         }
-        *again = Some(Box::new(Again {
-            inner: self.shared.inner(),
-            kept,
-            token,
-        }));
+        None
     }
 
     /// How long to wait before the next attempt, and what it takes from the budget; `None` if there is none.
-    fn wait(&mut self, after: Option<Duration>) -> Option<(Duration, Option<Token>)> {
+    fn wait(
+        &self,
+        after: Option<Duration>,
+        so_far: &mut SoFar,
+    ) -> Option<(Duration, Option<Token>)> {
         let policy = &self.shared.policy;
         if after.is_some_and(|hint| hint > policy.longest_hint) {
             return None;
         }
-        let own = policy.backoff.next(&mut self.waits, &mut ThreadRng);
+        let own = policy.backoff.next(&mut so_far.waits, &mut ThreadRng);
         let wait = own.max(after.unwrap_or_default());
         let now = clock::end();
         if Deadline::current().is_some_and(|deadline| deadline.remaining(now) <= wait) {
@@ -149,10 +174,10 @@ where
                 token
             }
         };
-        self.attempt += 1;
+        so_far.attempt += 1;
         policy.observer.emit(&Event::Retrying {
             retry: &policy.name,
-            attempt: self.attempt,
+            attempt: so_far.attempt,
             wait,
         });
         Some((wait, token))
@@ -161,19 +186,27 @@ where
     /// The request to send, once the inner service is ready; `None` if it failed or the deadline has passed.
     pub(super) fn poll_ready(
         &mut self,
-        inner: &mut S,
-        timer: &mut Option<Pin<Box<Sleep>>>,
+        again: &mut Again<S, S::Response, S::Error>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Req>> {
-        let ready = ready!(poll_ready_in_time(inner, timer, cx));
-        Poll::Ready(if ready { self.take_request() } else { None })
+        let ready = ready!(poll_ready_in_time(
+            &mut again.inner,
+            &mut again.deadline,
+            cx
+        ));
+        let attempt = again.so_far.attempt;
+        Poll::Ready(if ready {
+            self.take_request(attempt)
+        } else {
+            None
+        })
     }
 
     /// A copy of the request, or itself where this is the last attempt.
-    fn take_request(&mut self) -> Option<Req> {
+    fn take_request(&mut self, attempt: u32) -> Option<Req> {
         let copy = match &self.request {
-            Some(request) if self.attempt < self.shared.policy.attempts => {
-                self.shared.policy.rules.replay(request, self.attempt)
+            Some(request) if attempt < self.shared.policy.attempts => {
+                self.shared.policy.rules.replay(request, attempt)
             }
             _ => None,
         };

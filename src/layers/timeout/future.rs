@@ -1,3 +1,5 @@
+use std::fmt;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -5,35 +7,53 @@ use pin_project_lite::pin_project;
 use tokio::task::unconstrained;
 
 use super::bound::Bound;
-use super::who::Who;
-use crate::clock::{self, Sleep};
+use crate::clock::{self, Timer};
 use crate::deadline::Deadline;
 use crate::error::Rejected;
+use crate::observe::Who;
 
 pin_project! {
-    /// The future of a [`Timeout`].
-    #[derive(Debug)]
-    pub struct TimeoutFuture<F> {
+    /// The future of a [`Timeout`](super::Timeout).
+    pub struct TimeoutFuture<F: Future> {
         #[pin]
-        pub(super) state: State<F>,
+        state: State<F>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    #[derive(Debug)]
-    pub(super) enum State<F> {
+    enum State<F: Future> {
         // The inner future is polled first: an answer that is there in time is never thrown away.
         Running {
             #[pin]
             inner: F,
             bound: Bound,
             // Registered only once the inner future is pending.
-            #[pin]
-            timer: Option<Sleep>,
+            timer: Timer,
             who: Who,
         },
-        Refused { rejected: Option<Rejected> },
+        Over { result: Option<F::Output> },
+    }
+}
+
+impl<F: Future> TimeoutFuture<F> {
+    #[inline(always)]
+    pub(super) fn running(bound: Bound, who: Who, call: impl FnOnce() -> F) -> Self {
+        Self {
+            state: State::Running {
+                inner: call(),
+                bound,
+                timer: Timer::default(),
+                who,
+            },
+        }
+    }
+
+    pub(super) fn over(result: F::Output) -> Self {
+        let result = Some(result);
+        Self {
+            state: State::Over { result },
+        }
     }
 }
 
@@ -44,50 +64,48 @@ where
 {
     type Output = Result<Res, E>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        let (inner, bound, mut timer, who) = match state.as_mut().project() {
+        let (inner, bound, timer, who) = match state.as_mut().project() {
             StateProj::Running {
                 inner,
                 bound,
                 timer,
                 who,
             } => (inner, bound, timer, who),
-            StateProj::Refused { rejected } => {
-                let rejected = rejected.take().expect("polled after completion");
-                return Poll::Ready(Err(rejected.into()));
+            StateProj::Over { result } => {
+                return Poll::Ready(result.take().expect("polled after completion"));
             }
         };
         // A deadline can be in force around this future and not have been around the call.
         if let Some(nearer) = Deadline::current().filter(|it| it.instant() < bound.at) {
             bound.at = nearer.instant();
             bound.limit = None;
-            timer.set(None);
+            timer.stop();
         }
         {
             let _entered = Deadline::at(bound.at).enter();
             match inner.poll(cx) {
                 // What ends with an error once the time is over ended for that: a layer inside met the same deadline.
-                Poll::Ready(Err(_)) if bound.at <= clock::now() => {
-                    let rejected = who.refuses(bound.reason());
-                    state.set(State::Refused { rejected: None });
-                    return Poll::Ready(Err(rejected.into()));
-                }
+                Poll::Ready(Err(_)) if bound.at <= clock::now() => {}
                 Poll::Ready(result) => return Poll::Ready(result),
-                Poll::Pending => {}
+                Poll::Pending => {
+                    // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
+                    let timer = poll_fn(|cx| timer.poll_until(bound.at, cx));
+                    ready!(pin!(unconstrained(timer)).poll(cx));
+                }
             }
         }
-        if timer.is_none() {
-            timer.set(Some(clock::until(bound.at)));
-        }
-        if let Some(timer) = timer.as_pin_mut() {
-            // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
-            ready!(pin!(unconstrained(timer)).poll(cx));
-        }
-        let rejected = who.refuses(bound.reason());
+        let rejected = who.refuses(Rejected::new("timeout", bound.reason()));
         // Drops the inner future now, not when the caller drops this one.
-        state.set(State::Refused { rejected: None });
+        state.set(State::Over { result: None });
         Poll::Ready(Err(rejected.into()))
+    }
+}
+
+impl<F: Future> fmt::Debug for TimeoutFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutFuture").finish_non_exhaustive()
     }
 }

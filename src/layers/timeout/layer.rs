@@ -4,8 +4,7 @@ use std::time::Duration;
 use tower::Layer;
 
 use super::Timeout;
-use super::who::Who;
-use crate::observe::Observer;
+use crate::observe::{Observer, Who};
 
 /// Gives up a call after a limit.
 #[derive(Clone, Debug)]
@@ -28,7 +27,7 @@ impl TimeoutLayer {
     /// Says whose calls these are, in refusals and to the observer. By default they have no name.
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.who.change().0 = Some(name.into());
+        self.who.set_name(name.into());
         self
     }
 
@@ -47,7 +46,7 @@ impl TimeoutLayer {
     /// Tells `observer` of each call given up.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
-        self.who.change().1 = observer.into();
+        self.who.set_observer(observer.into());
         self
     }
 }

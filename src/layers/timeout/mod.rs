@@ -27,7 +27,6 @@ mod bound;
 mod future;
 mod layer;
 mod service;
-mod who;
 
 pub use future::TimeoutFuture;
 pub use layer::TimeoutLayer;

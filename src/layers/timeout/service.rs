@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use tower::Service;
 
 use super::bound::Bound;
-use super::future::State;
 use super::{TimeoutFuture, TimeoutLayer};
 use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
@@ -54,11 +53,12 @@ impl<S> Timeout<S> {
     }
 
     #[cold]
-    fn refused<F>(&self, rejected: Rejected) -> TimeoutFuture<F> {
-        let rejected = Some(self.layer.who.tells(rejected));
-        TimeoutFuture {
-            state: State::Refused { rejected },
-        }
+    fn refused<F, Res, E>(&self, rejected: Rejected) -> TimeoutFuture<F>
+    where
+        F: Future<Output = Result<Res, E>>,
+        E: From<Rejected>,
+    {
+        TimeoutFuture::over(Err(self.layer.who.refuses(rejected).into()))
     }
 }
 
@@ -107,7 +107,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let begun = clock::begin();
         let now = begun.at;
@@ -125,13 +125,7 @@ where
             return self.refused(Rejected::new("timeout", bound.reason()).unsent());
         }
         let _entered = Deadline::at(bound.at).enter();
-        TimeoutFuture {
-            state: State::Running {
-                inner: self.inner.call(request),
-                bound,
-                timer: None,
-                who: self.layer.who.clone(),
-            },
-        }
+        let who = self.layer.who.clone();
+        TimeoutFuture::running(bound, who, || self.inner.call(request))
     }
 }
