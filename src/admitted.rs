@@ -24,7 +24,6 @@ pin_project! {
             call: Option<Box<(S, Req)>>,
             permit: Option<P>,
         },
-        // The work is dropped before its permit.
         Running {
             #[pin]
             inner: F,
@@ -91,26 +90,28 @@ where
     S: Service<Req>,
     S::Error: From<Rejected>,
 {
-    /// Nothing is kept once the call has ended, however long this is.
+    /// Nothing of the layer's is kept once the call has ended, however long this is.
     #[inline(always)]
     pub(crate) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<End<S::Response, S::Error, P>> {
-        let end = match self.as_mut().project() {
-            AdmittedProj::Running { inner, permit } => (ready!(inner.poll(cx)), permit.take()),
-            _ => ready!(self.as_mut().poll_early(cx)),
-        };
-        self.set(Self::Over { error: None });
-        Poll::Ready(end)
+        match self.as_mut().project() {
+            AdmittedProj::Running { inner, permit } => {
+                let result = ready!(inner.poll(cx));
+                Poll::Ready((result, permit.take()))
+            }
+            _ => self.poll_early(cx),
+        }
     }
 
     /// Of a call that was not let in at once.
+    #[cold]
     fn poll_early(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<End<S::Response, S::Error, P>> {
-        loop {
+        let end = loop {
             let next = match self.as_mut().project() {
                 AdmittedProj::Waiting { acquire, call } => {
                     match ready!(acquire.as_mut().poll(cx)) {
@@ -118,13 +119,13 @@ where
                             call: call.take(),
                             permit: Some(permit),
                         },
-                        Err(rejected) => return Poll::Ready((Err(rejected.into()), None)),
+                        Err(rejected) => break (Err(rejected.into()), None),
                     }
                 }
                 AdmittedProj::Readying { call, permit } => {
                     let (inner, _) = &mut **call.as_mut().expect("not called yet");
                     if let Err(error) = ready!(inner.poll_ready(cx)) {
-                        return Poll::Ready((Err(error), permit.take()));
+                        break (Err(error), permit.take());
                     }
                     let (mut inner, request) = *call.take().expect("not called yet");
                     Self::Running {
@@ -137,10 +138,13 @@ where
                 }
                 AdmittedProj::Over { error } => {
                     let error = error.take().expect("polled after completion");
-                    return Poll::Ready((Err(error), None));
+                    break (Err(error), None);
                 }
             };
             self.set(next);
-        }
+        };
+        // What waited is let go before its end is known.
+        self.set(Self::Over { error: None });
+        Poll::Ready(end)
     }
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::algo::budget::{Budget, InFlight};
+use crate::algo::tick::Moment;
 
 /// How many further attempts the traffic pays for: that of the last ten seconds, or that which is under way. Clones share
 /// it.
@@ -96,9 +97,9 @@ impl RetryBudget {
 
     /// Counts a first attempt that the peer saw.
     #[inline]
-    pub(crate) fn deposit(&self, now: Instant) {
+    pub(crate) fn deposit(&self, now: Moment) {
         if let (Form::Recent(budget), true) = (&self.form, self.counts_calls) {
-            budget.deposit(now);
+            budget.deposit_at(now);
         }
     }
 

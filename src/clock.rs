@@ -1,12 +1,12 @@
 //! The only reader of time. It stands on tokio's clock, so that a paused test moves everything.
 
-use std::cell::{Cell, RefCell};
-use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::cell::Cell;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use tokio::time::{Sleep, sleep, sleep_until};
+
+use crate::algo::tick::Moment;
 
 /// The time now, on a clock that only goes forward and that a test can pause.
 #[allow(clippy::disallowed_methods)]
@@ -51,9 +51,9 @@ pub(crate) fn poll<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
 
 /// When the call that was just [polled](poll) ended, as the first to ask read it: a stack of layers ends at one moment.
 #[inline]
-pub(crate) fn end() -> Instant {
+pub(crate) fn end() -> Moment {
     ENDED.get().unwrap_or_else(|| {
-        let ended = now();
+        let ended = Moment::of(now());
         ENDED.set(Some(ended));
         ended
     })
@@ -61,72 +61,12 @@ pub(crate) fn end() -> Instant {
 
 thread_local! {
     static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
-    static ENDED: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Boxes that no timer is in.
-    static TIMERS: RefCell<Vec<TimerBox>> = const { RefCell::new(Vec::new()) };
+    static ENDED: Cell<Option<Moment>> = const { Cell::new(None) };
 }
-
-/// More than this many boxes a thread are freed: so many calls may have waited at once, but seldom do.
-const MOST_TIMERS: usize = 1024;
 
 /// A timer for the moment `at`.
 pub fn until(at: Instant) -> Sleep {
     sleep_until(at.into())
-}
-
-/// A timer that takes no room until something waits for it, and then a box that another has left: a future that may need
-/// one stays small, and no call allocates.
-#[derive(Default)]
-pub(crate) struct Timer(Option<TimerBox>);
-
-type TimerBox = Pin<Box<Option<Sleep>>>;
-
-impl Timer {
-    /// Waits until `at`, or until the moment that it was first given since it was [stopped](Self::stop).
-    pub(crate) fn poll_until(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.0.get_or_insert_with(|| {
-            let mut timer = TIMERS.with_borrow_mut(Vec::pop).unwrap_or_default();
-            timer.set(Some(until(at)));
-            timer
-        });
-        if let Some(timer) = timer.as_mut().as_pin_mut() {
-            ready!(timer.poll(cx));
-        }
-        Poll::Ready(())
-    }
-
-    /// The next wait is another.
-    pub(crate) fn stop(&mut self) {
-        if let Some(timer) = self.0.take() {
-            leave(timer);
-        }
-    }
-}
-
-impl Drop for Timer {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(timer) = self.0.take() {
-            leave(timer);
-        }
-    }
-}
-
-impl fmt::Debug for Timer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Timer").field(&self.0.is_some()).finish()
-    }
-}
-
-fn leave(mut timer: TimerBox) {
-    timer.set(None);
-    // A thread that is about to end keeps none.
-    let _ = TIMERS.try_with(|timers| {
-        let mut timers = timers.borrow_mut();
-        if timers.len() < MOST_TIMERS {
-            timers.push(timer);
-        }
-    });
 }
 
 /// `at + wait`. A wait of more than about 30 years counts as that, so that the clock can hold its end.

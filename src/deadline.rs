@@ -84,6 +84,13 @@ impl Deadline {
         Entered { outer }
     }
 
+    /// Puts this deadline in force, which is no later than the one around it, until the guard is dropped.
+    #[inline]
+    pub(crate) fn enter_within(self, outer: Option<Self>) -> Entered {
+        CURRENT.set(Some(self));
+        Entered { outer }
+    }
+
     /// Puts no deadline in force until the guard is dropped: for what runs on behalf of more callers than this one.
     pub(crate) fn lift() -> Entered {
         Entered {

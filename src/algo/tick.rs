@@ -7,9 +7,23 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+/// A moment, and the number of its tick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) at: Instant,
+    pub(crate) tick: u64,
+}
+
+impl Moment {
+    #[inline]
+    pub(crate) fn of(at: Instant) -> Self {
+        Self { at, tick: tick(at) }
+    }
+}
+
 /// The number of the tick in which `at` lies. It begins [`begin`] nanoseconds after the origin.
 #[inline]
-pub(crate) fn tick(at: Instant) -> u64 {
+fn tick(at: Instant) -> u64 {
     match LAST.get() {
         Some(last) if last.begin <= at && at < last.end => last.number,
         _ => enter(at),

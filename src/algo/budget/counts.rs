@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use super::sync::{AtomicU64, Ordering::Relaxed, lane, lanes};
 use crate::algo::lanes::{Lanes, SHARED};
-use crate::algo::tick;
+use crate::algo::tick::{self, Moment};
 
 /// Lets a retry pass while the window holds fewer than a share of its first attempts, or than a floor.
 ///
@@ -39,27 +39,31 @@ impl Budget {
     }
 
     /// Counts a first attempt.
-    #[inline]
     pub fn deposit(&self, now: Instant) {
+        self.deposit_at(Moment::of(now));
+    }
+
+    #[inline]
+    pub(crate) fn deposit_at(&self, now: Moment) {
         let lane = lane();
         let mine = self.deposits.at(lane);
         if lane == SHARED {
-            mine.window.add_if(self.second(now), || true);
+            mine.window.add_if(self.second(now.at), || true);
             return;
         }
-        let tick = tick::tick(now);
-        let second = if mine.tick.load(Relaxed) == tick {
+        let second = if mine.tick.load(Relaxed) == now.tick {
             mine.second.load(Relaxed)
         } else {
-            self.enter(mine, tick, now)
+            self.enter(mine, now)
         };
         mine.window.add_alone(second);
     }
 
     /// The second in which `now` lies, remembered by the lane if all of the tick lies in it.
     #[cold]
-    fn enter(&self, mine: &Lane, tick: u64, now: Instant) -> u64 {
-        let second = self.second(now);
+    fn enter(&self, mine: &Lane, now: Moment) -> u64 {
+        let Moment { at, tick } = now;
+        let second = self.second(at);
         let ends = [tick::begin(tick), tick::begin(tick + 1) - 1];
         if ends.map(|end| self.second_of(end)) == [second; 2] {
             mine.second.store(second, Relaxed);

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use super::sync::{AtomicU64, Ordering, lane, lanes};
 use crate::algo::breaker::Breaker;
 use crate::algo::lanes::{Lanes, SHARED};
-use crate::algo::tick;
+use crate::algo::tick::{self, Moment};
 
 /// What a call goes by while the breaker lets every call through, so that it needs no lock: it is admitted, and its
 /// success is counted in a lane as long as successes [decide nothing](Breaker::calm_until).
@@ -55,8 +55,8 @@ impl Flow {
 
     /// Counts a success, unless that is up to the breaker.
     #[inline]
-    pub(super) fn succeed(&self, epoch: u64, started: Instant, now: Instant) -> bool {
-        if self.epoch() != Some(epoch) || !self.is_calm(now) || self.is_slow(started, now) {
+    pub(super) fn succeed(&self, epoch: u64, started: Instant, now: Moment) -> bool {
+        if self.epoch() != Some(epoch) || !self.is_calm(now) || self.is_slow(started, now.at) {
             return false;
         }
         let next = |seen: u64| match (epoch as u32).wrapping_sub((seen >> 32) as u32) {
@@ -77,9 +77,9 @@ impl Flow {
     }
 
     #[inline]
-    fn is_calm(&self, now: Instant) -> bool {
+    fn is_calm(&self, now: Moment) -> bool {
         let until = self.calm_until.load(Ordering::Relaxed);
-        tick::begin(tick::tick(now) + 1) <= until || tick::nanos(now) < until
+        tick::begin(now.tick + 1) <= until || tick::nanos(now.at) < until
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
@@ -33,10 +34,10 @@ pin_project! {
 
 impl<F: Future, C> CircuitBreakerFuture<F, C> {
     #[inline(always)]
-    pub(super) fn running(permit: Permit, classify: C, call: impl FnOnce() -> F) -> Self {
+    pub(super) fn running(permit: Permit, classify: C, inner: F) -> Self {
         Self {
             state: State::Running {
-                inner: call(),
+                inner,
                 permit: Some(permit),
                 classify,
             },
@@ -63,16 +64,15 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Running {
-                permit: slot,
+                permit,
                 classify,
                 inner,
             } => {
-                // On the stack while the inner future runs: its panic drops the permit, which counts it at once.
-                let permit = slot.take().expect("polled after completion");
-                let Poll::Ready(result) = clock::poll(|| inner.poll(cx)) else {
-                    *slot = Some(permit);
-                    return Poll::Pending;
-                };
+                let panics = Panics(permit);
+                let polled = clock::poll(|| inner.poll(cx));
+                mem::forget(panics);
+                let result = ready!(polled);
+                let permit = permit.take().expect("polled after completion");
                 permit.record_at(clock::end(), classify.classify(result.as_ref()));
                 Poll::Ready(result)
             }
@@ -80,6 +80,15 @@ where
                 Poll::Ready(result.take().expect("polled after completion"))
             }
         }
+    }
+}
+
+/// Held while the inner future runs: its panic drops the permit, which counts it at once.
+struct Panics<'a>(&'a mut Option<Permit>);
+
+impl Drop for Panics<'_> {
+    fn drop(&mut self) {
+        *self.0 = None;
     }
 }
 

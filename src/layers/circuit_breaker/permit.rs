@@ -4,6 +4,7 @@ use std::time::Instant;
 use super::shared::Shared;
 use crate::algo::breaker::{Call, Ticket};
 use crate::algo::lanes::Share;
+use crate::algo::tick::Moment;
 use crate::classify::Outcome;
 use crate::clock;
 use crate::rng::ThreadRng;
@@ -21,18 +22,18 @@ pub struct Permit {
 impl Permit {
     /// Counts how the call went; it began when the permit was given.
     pub fn record(self, outcome: Outcome) {
-        self.record_at(clock::now(), outcome);
+        self.record_at(Moment::of(clock::now()), outcome);
     }
 
     #[inline]
-    pub(super) fn record_at(mut self, now: Instant, outcome: Outcome) {
+    pub(super) fn record_at(mut self, now: Moment, outcome: Outcome) {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
         let counted = outcome == Outcome::Success
             && self.shared.flow.succeed(ticket.epoch(), self.started, now);
         if !counted {
-            self.finish(ticket, now, Some(outcome));
+            self.finish(ticket, now.at, Some(outcome));
         }
     }
 

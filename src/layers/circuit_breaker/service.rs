@@ -104,7 +104,7 @@ where
         match self.breaker.try_acquire_at(begun.at) {
             Ok(permit) => {
                 let classify = self.classify.clone();
-                CircuitBreakerFuture::running(permit, classify, || self.inner.call(request))
+                CircuitBreakerFuture::running(permit, classify, self.inner.call(request))
             }
             Err(rejected) => CircuitBreakerFuture::refused(Err(rejected.into())),
         }

@@ -44,15 +44,10 @@ where
     A: Answer<Req, S::Response, S::Error>,
 {
     #[inline(always)]
-    pub(super) fn new(
-        kept: A::Kept,
-        answer: Along<A>,
-        who: Who,
-        call: impl FnOnce() -> S::Future,
-    ) -> Self {
+    pub(super) fn new(kept: A::Kept, answer: Along<A>, who: Who, call: S::Future) -> Self {
         Self {
             state: State::Calling {
-                call: call(),
+                call,
                 kept: Some(kept),
             },
             answer,

@@ -179,6 +179,6 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let kept = self.answer.keep(&request);
         let (answer, who) = (self.answer.along(), self.who.clone());
-        FallbackFuture::new(kept, answer, who, || self.inner.call(request))
+        FallbackFuture::new(kept, answer, who, self.inner.call(request))
     }
 }

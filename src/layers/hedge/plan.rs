@@ -6,6 +6,7 @@ use std::time::Instant;
 use tower::Service;
 
 use super::{CopyRequest, HedgeLayer};
+use crate::algo::tick::Moment;
 use crate::budget::{RetryBudget, Token, Underway};
 use crate::classify::{Classify, Outcome};
 use crate::clock::{self, Sleep};
@@ -93,7 +94,7 @@ where
     /// it is hedged. A peer that never saw it shall not be sent hedges for it.
     pub(super) fn count(&mut self) {
         if let (false, Some(budget)) = (self.counted, &self.policy.budget) {
-            budget.deposit(clock::now());
+            budget.deposit(Moment::of(clock::now()));
         }
         self.counted = true;
     }

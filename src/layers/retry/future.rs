@@ -27,9 +27,9 @@ pin_project! {
 
 impl<S: Service<Req>, Req, R> RetryFuture<S, Req, R> {
     #[inline(always)]
-    pub(super) fn new(plan: Option<Plan<S, Req, R>>, call: impl FnOnce() -> S::Future) -> Self {
+    pub(super) fn new(plan: Option<Plan<S, Req, R>>, attempt: S::Future) -> Self {
         Self {
-            attempt: Some(call()),
+            attempt: Some(attempt),
             plan,
             again: None,
         }
@@ -72,8 +72,7 @@ where
     /// A finished call holds nothing, however long its future is kept.
     #[inline(always)]
     fn finish(self: Pin<&mut Self>, result: CallResult<S, Req>) -> CallResult<S, Req> {
-        let mut this = self.project();
-        this.attempt.set(None);
+        let this = self.project();
         *this.plan = None;
         if this.again.is_some() {
             *this.again = None;

@@ -157,7 +157,7 @@ where
         }
         let own = policy.backoff.next(&mut so_far.waits, &mut ThreadRng);
         let wait = own.max(after.unwrap_or_default());
-        let now = clock::end();
+        let now = clock::end().at;
         if Deadline::current().is_some_and(|deadline| deadline.remaining(now) <= wait) {
             return None;
         }

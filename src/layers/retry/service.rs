@@ -71,13 +71,13 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let policy = &self.shared.policy;
         if policy.attempts == 1 {
-            return RetryFuture::new(None, || self.inner.call(request));
+            return RetryFuture::new(None, self.inner.call(request));
         }
         let (first, request) = match policy.rules.replay(&request, 1) {
             Some(copy) => (copy, Some(request)),
             None => (request, None),
         };
         let plan = Plan::new(self.shared.share(), request);
-        RetryFuture::new(Some(plan), || self.inner.call(first))
+        RetryFuture::new(Some(plan), self.inner.call(first))
     }
 }

@@ -15,12 +15,17 @@ pub(super) struct Bound {
 impl Bound {
     /// The end of a call that has `left` of `limit`, if the deadline is not before it.
     #[inline]
-    pub(super) fn new(now: Instant, left: Duration, limit: Duration) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        left: Duration,
+        limit: Duration,
+        deadline: Option<Deadline>,
+    ) -> Self {
         let own = Self {
             at: clock::after(now, left),
             limit: Some(limit),
         };
-        match Deadline::current() {
+        match deadline {
             Some(deadline) if deadline.instant() <= own.at => Self {
                 at: deadline.instant(),
                 limit: None,

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -7,7 +6,7 @@ use pin_project_lite::pin_project;
 use tokio::task::unconstrained;
 
 use super::bound::Bound;
-use crate::clock::{self, Timer};
+use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
 use crate::error::Rejected;
 use crate::observe::Who;
@@ -29,7 +28,8 @@ pin_project! {
             inner: F,
             bound: Bound,
             // Registered only once the inner future is pending.
-            timer: Timer,
+            #[pin]
+            timer: Option<Sleep>,
             who: Who,
         },
         Over { result: Option<F::Output> },
@@ -38,12 +38,12 @@ pin_project! {
 
 impl<F: Future> TimeoutFuture<F> {
     #[inline(always)]
-    pub(super) fn running(bound: Bound, who: Who, call: impl FnOnce() -> F) -> Self {
+    pub(super) fn running(bound: Bound, who: Who, inner: F) -> Self {
         Self {
             state: State::Running {
-                inner: call(),
+                inner,
                 bound,
-                timer: Timer::default(),
+                timer: None,
                 who,
             },
         }
@@ -67,7 +67,7 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        let (inner, bound, timer, who) = match state.as_mut().project() {
+        let (inner, bound, mut timer, who) = match state.as_mut().project() {
             StateProj::Running {
                 inner,
                 bound,
@@ -79,21 +79,26 @@ where
             }
         };
         // A deadline can be in force around this future and not have been around the call.
-        if let Some(nearer) = Deadline::current().filter(|it| it.instant() < bound.at) {
+        let outer = Deadline::current();
+        if let Some(nearer) = outer.filter(|it| it.instant() < bound.at) {
             bound.at = nearer.instant();
             bound.limit = None;
-            timer.stop();
+            timer.set(None);
         }
         {
-            let _entered = Deadline::at(bound.at).enter();
+            let _entered = Deadline::at(bound.at).enter_within(outer);
             match inner.poll(cx) {
                 // What ends with an error once the time is over ended for that: a layer inside met the same deadline.
                 Poll::Ready(Err(_)) if bound.at <= clock::now() => {}
                 Poll::Ready(result) => return Poll::Ready(result),
                 Poll::Pending => {
-                    // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
-                    let timer = poll_fn(|cx| timer.poll_until(bound.at, cx));
-                    ready!(pin!(unconstrained(timer)).poll(cx));
+                    if timer.is_none() {
+                        timer.set(Some(clock::until(bound.at)));
+                    }
+                    if let Some(timer) = timer.as_pin_mut() {
+                        // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
+                        ready!(pin!(unconstrained(timer)).poll(cx));
+                    }
                 }
             }
         }

@@ -97,7 +97,12 @@ where
             return polled;
         }
         if let Waiting::No | Waiting::Ready(_) = self.waiting {
-            let bound = Bound::new(clock::now(), self.layer.limit, self.layer.limit);
+            let bound = Bound::new(
+                clock::now(),
+                self.layer.limit,
+                self.layer.limit,
+                Deadline::current(),
+            );
             self.waiting = Waiting::Until(bound, Box::pin(clock::until(bound.at)));
         }
         if let Waiting::Until(bound, timer) = &mut self.waiting {
@@ -119,13 +124,14 @@ where
                 Err(reason) => return self.refused(Rejected::new("timeout", reason)),
             },
         };
-        let bound = Bound::new(now, left, limit);
+        let outer = Deadline::current();
+        let bound = Bound::new(now, left, limit, outer);
         if bound.limit.is_none() && bound.at <= now {
             // Nobody waits for the answer any more: spare the peer the question.
             return self.refused(Rejected::new("timeout", bound.reason()).unsent());
         }
-        let _entered = Deadline::at(bound.at).enter();
+        let _entered = Deadline::at(bound.at).enter_within(outer);
         let who = self.layer.who.clone();
-        TimeoutFuture::running(bound, who, || self.inner.call(request))
+        TimeoutFuture::running(bound, who, self.inner.call(request))
     }
 }
