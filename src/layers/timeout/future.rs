@@ -1,4 +1,5 @@
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -6,7 +7,7 @@ use pin_project_lite::pin_project;
 use tokio::task::unconstrained;
 
 use super::bound::Bound;
-use crate::clock::{self, Sleep};
+use crate::clock::{self, Timer};
 use crate::deadline::Deadline;
 use crate::error::Rejected;
 use crate::observe::Who;
@@ -28,8 +29,7 @@ pin_project! {
             inner: F,
             bound: Bound,
             // Registered only once the inner future is pending.
-            #[pin]
-            timer: Option<Sleep>,
+            timer: Timer,
             who: Who,
         },
         Over { result: Option<F::Output> },
@@ -43,7 +43,7 @@ impl<F: Future> TimeoutFuture<F> {
             state: State::Running {
                 inner,
                 bound,
-                timer: None,
+                timer: Timer::default(),
                 who,
             },
         }
@@ -67,7 +67,7 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        let (inner, bound, mut timer, who) = match state.as_mut().project() {
+        let (inner, bound, timer, who) = match state.as_mut().project() {
             StateProj::Running {
                 inner,
                 bound,
@@ -83,7 +83,7 @@ where
         if let Some(nearer) = outer.filter(|it| it.instant() < bound.at) {
             bound.at = nearer.instant();
             bound.limit = None;
-            timer.set(None);
+            timer.stop();
         }
         {
             let _entered = Deadline::at(bound.at).enter_within(outer);
@@ -92,13 +92,9 @@ where
                 Poll::Ready(Err(_)) if bound.at <= clock::now() => {}
                 Poll::Ready(result) => return Poll::Ready(result),
                 Poll::Pending => {
-                    if timer.is_none() {
-                        timer.set(Some(clock::until(bound.at)));
-                    }
-                    if let Some(timer) = timer.as_pin_mut() {
-                        // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
-                        ready!(pin!(unconstrained(timer)).poll(cx));
-                    }
+                    // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
+                    let timer = poll_fn(|cx| timer.poll_until(bound.at, cx));
+                    ready!(pin!(unconstrained(timer)).poll(cx));
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tower::Layer;
 
 use super::Timeout;
+use crate::clock::Timer;
 use crate::observe::{Observer, Who};
 
 /// Gives up a call after a limit.
@@ -55,6 +56,7 @@ impl<S> Layer<S> for TimeoutLayer {
     type Service = Timeout<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        Timer::prepare();
         Timeout::new(inner, self.clone())
     }
 }
