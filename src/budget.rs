@@ -84,7 +84,7 @@ impl RetryBudget {
     }
 
     /// Counts a call as under way for as long as this is kept.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin(&self) -> Underway {
         Underway(match &self.form {
             Form::InFlight(budget) if self.counts_calls => {
@@ -96,7 +96,7 @@ impl RetryBudget {
     }
 
     /// Counts a first attempt that the peer saw.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deposit(&self, now: Moment) {
         if let (Form::Recent(budget), true) = (&self.form, self.counts_calls) {
             budget.deposit_at(now);

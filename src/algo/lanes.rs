@@ -19,7 +19,7 @@ impl<T> Lanes<T> {
         Self((0..lanes).map(|_| Apart(make())).collect())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at(&self, lane: usize) -> &T {
         &self.0[lane].0
     }
@@ -46,7 +46,7 @@ impl<T> Spread<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn share(&self) -> Share<T> {
         self.shares[lane()].clone()
     }
@@ -98,7 +98,7 @@ pub(crate) enum Along<T> {
 }
 
 impl<T: Clone> Spread<T> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn along(&self) -> Along<T> {
         if const { !mem::needs_drop::<T>() && size_of::<T>() <= size_of::<[usize; 4]>() } {
             Along::Copy(T::clone(self))

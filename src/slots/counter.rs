@@ -103,7 +103,7 @@ impl Slots {
         self.shared.lock().len()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_take(&self, level: u8) -> Option<Permit> {
         let taken = level == Self::TOP && self.shared.take_kept() || self.take(level);
         taken.then(|| self.permit())
@@ -192,7 +192,7 @@ impl Slots {
         shared.hand_on(shared.lock());
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn permit(&self) -> Permit {
         Permit {
             shared: self.shared.share(),
@@ -248,7 +248,7 @@ impl Shared {
     // slot.
 
     /// A slot that this thread's lane keeps.
-    #[inline]
+    #[inline(always)]
     fn take_kept(&self) -> bool {
         let next = |kept: u64| (kept % ROOM > 0).then(|| kept - 1);
         let mine = self.lanes.at(lane());
@@ -256,7 +256,7 @@ impl Shared {
             .is_ok()
     }
 
-    #[inline]
+    #[inline(always)]
     fn give_back(&self, partition: usize) {
         let next = |kept: u64| (kept % ROOM < kept / ROOM).then(|| kept + 1);
         let mine = self.lanes.at(lane());

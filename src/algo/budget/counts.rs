@@ -43,7 +43,7 @@ impl Budget {
         self.deposit_at(Moment::of(now));
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deposit_at(&self, now: Moment) {
         let lane = lane();
         let mine = self.deposits.at(lane);
@@ -131,6 +131,7 @@ impl Window {
     }
 
     /// Where no other thread changes the slot.
+    #[inline(always)]
     fn add_alone(&self, second: u64) {
         let slot = self.slot(second);
         slot.store(slot.load(Relaxed).max(second << 32) + 1, Relaxed);

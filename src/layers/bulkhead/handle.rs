@@ -210,7 +210,7 @@ impl Bulkhead {
     }
 
     /// A slot, or the wait for one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admit(&self) -> Result<Entry<Permit, Acquire>, Rejected> {
         match self.slots.try_take(Slots::TOP) {
             Some(permit) => Ok(Entry::Now(permit)),

@@ -6,6 +6,7 @@ pub trait Hold<Res> {
     type Response;
 
     /// Takes over the slot; dropping it gives it back.
+    #[inline(always)]
     fn hold(&self, response: Res, permit: Permit) -> Self::Response;
 }
 
@@ -15,6 +16,7 @@ where
 {
     type Response = Held;
 
+    #[inline(always)]
     fn hold(&self, response: Res, permit: Permit) -> Held {
         self(response, permit)
     }
@@ -27,6 +29,7 @@ pub struct Release;
 impl<Res> Hold<Res> for Release {
     type Response = Res;
 
+    #[inline(always)]
     fn hold(&self, response: Res, permit: Permit) -> Res {
         drop(permit);
         response

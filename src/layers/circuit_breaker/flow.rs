@@ -47,14 +47,14 @@ impl Flow {
     }
 
     /// The epoch of a call that comes now, if it is let through.
-    #[inline]
+    #[inline(always)]
     pub(super) fn epoch(&self) -> Option<u64> {
         let epoch = self.epoch.load(Ordering::Acquire);
         (epoch != STOPPED).then_some(epoch)
     }
 
     /// Counts a success, unless that is up to the breaker.
-    #[inline]
+    #[inline(always)]
     pub(super) fn succeed(&self, epoch: u64, started: Instant, now: Moment) -> bool {
         if self.epoch() != Some(epoch) || !self.is_calm(now) || self.is_slow(started, now.at) {
             return false;
@@ -76,13 +76,13 @@ impl Flow {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_calm(&self, now: Moment) -> bool {
         let until = self.calm_until.load(Ordering::Relaxed);
         tick::begin(now.tick + 1) <= until || tick::nanos(now.at) < until
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_slow(&self, started: Instant, now: Instant) -> bool {
         let slow_call = self.slow_call.load(Ordering::Relaxed);
         slow_call != u64::MAX && nanos(now.saturating_duration_since(started)) > slow_call

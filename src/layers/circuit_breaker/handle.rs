@@ -125,7 +125,7 @@ impl CircuitBreaker {
         self.try_acquire_at(clock::now())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_acquire_at(&self, now: Instant) -> Result<Permit, Rejected> {
         self.acquire(now).map_err(|refusal| self.rejected(refusal))
     }
@@ -154,7 +154,7 @@ impl CircuitBreaker {
     }
 
     /// As `try_acquire`, but tells nobody of a refusal.
-    #[inline]
+    #[inline(always)]
     pub(super) fn acquire(&self, now: Instant) -> Result<Permit, Refusal> {
         let ticket = match self.shared.flow.epoch() {
             Some(epoch) => Ticket::of(epoch),

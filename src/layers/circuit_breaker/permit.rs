@@ -25,7 +25,7 @@ impl Permit {
         self.record_at(Moment::of(clock::now()), outcome);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn record_at(mut self, now: Moment, outcome: Outcome) {
         let Some(ticket) = self.ticket.take() else {
             return;

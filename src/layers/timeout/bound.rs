@@ -14,7 +14,7 @@ pub(super) struct Bound {
 
 impl Bound {
     /// The end of a call that has `left` of `limit`, if the deadline is not before it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(
         now: Instant,
         left: Duration,

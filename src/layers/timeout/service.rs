@@ -81,7 +81,7 @@ where
     type Error = S::Error;
     type Future = TimeoutFuture<S::Future>;
 
-    #[inline]
+    #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let polled = self.inner.poll_ready(cx);
         if !self.layer.covers_readiness {
