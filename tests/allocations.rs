@@ -13,7 +13,7 @@ use buttress::algo::throttle;
 use buttress::budget::RetryBudget;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::chaos::Chaos;
-use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakers};
 use buttress::layers::concurrency::ConcurrencyLimit;
 use buttress::layers::fallback::FallbackLayer;
 use buttress::layers::hedge::HedgeLayer;
@@ -78,6 +78,14 @@ async fn a_circuit_breaker_allocates_nothing() {
     for settings in [by_time, by_count] {
         assert_no_allocation(CircuitBreaker::new("orders", settings).layer());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_breaker_of_a_known_key_allocates_nothing() {
+    let breakers = CircuitBreakers::new("hosts", Settings::default(), 100);
+    // A thread that reads the keys for the first time makes itself known.
+    breakers.try_acquire(7).unwrap().release();
+    assert_no_allocation(breakers.layer(|request: &u8| *request));
 }
 
 #[tokio::test(start_paused = true)]

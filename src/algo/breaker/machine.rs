@@ -177,6 +177,15 @@ impl Breaker {
         self.notices.pop_front()
     }
 
+    /// The state as of the last step, and whether it began a wait that is not over.
+    pub(crate) fn standing(&self, now: Instant) -> (State, bool) {
+        let waits = match self.phase {
+            Phase::Open { wait, .. } | Phase::HalfOpen { wait, .. } => !wait.is_over(now),
+            _ => false,
+        };
+        (self.phase.state(), waits)
+    }
+
     /// Every way from one state to another leads through here.
     pub(super) fn enter(&mut self, phase: Phase) {
         let (from, to) = (self.phase.state(), phase.state());

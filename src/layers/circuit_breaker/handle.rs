@@ -169,6 +169,16 @@ impl CircuitBreaker {
         })
     }
 
+    /// Its state as of its last step, and whether it refuses calls for a while yet.
+    pub(super) fn standing(&self, now: Instant) -> (State, bool) {
+        self.shared.lock().breaker.standing(now)
+    }
+
+    /// Whether a call or another handle has it.
+    pub(super) fn is_held(&self) -> bool {
+        self.shared.is_shared()
+    }
+
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.with(|breaker, now| breaker.refusal(now, &mut ThreadRng))
     }

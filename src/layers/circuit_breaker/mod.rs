@@ -32,14 +32,21 @@
 //! # }
 //! ```
 
+mod family;
+mod family_layer;
+mod family_service;
 mod flow;
 mod future;
 mod handle;
 mod layer;
+mod member;
 mod permit;
 mod service;
 mod shared;
 
+pub use family::CircuitBreakers;
+pub use family_layer::CircuitBreakersLayer;
+pub use family_service::CircuitBreakersService;
 pub use future::CircuitBreakerFuture;
 pub use handle::CircuitBreaker;
 pub use layer::CircuitBreakerLayer;
