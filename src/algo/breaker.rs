@@ -30,7 +30,8 @@ mod steps;
 mod verdict;
 
 pub use machine::Breaker;
-pub use settings::{Cancelled, Settings};
+pub use settings::{AtLimit, Cancelled, Settings};
+pub use steps::IllegalChange;
 
 /// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +109,8 @@ pub enum Condition {
     ConsecutiveFailures,
     /// Failures in all.
     FailureCount,
+    /// The peer asked to be left alone.
+    Asked,
 }
 
 /// A step from one state to another.

@@ -43,6 +43,8 @@ mod member;
 mod permit;
 mod service;
 mod shared;
+mod timer;
+mod unready;
 
 pub use family::CircuitBreakers;
 pub use family_layer::CircuitBreakersLayer;
