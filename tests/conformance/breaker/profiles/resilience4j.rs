@@ -90,6 +90,7 @@ pub(crate) fn plan(config: Value) -> Result<Plan, Miss> {
         initial_state: config.initial_state,
         auto_half_open: config.auto_half_open,
         wait: ends,
+        checks_steps: true,
         rate_from_minimum: true,
         ..settings.into()
     })
