@@ -54,11 +54,17 @@ fn service(
 }
 
 fn succeed(breakers: &CircuitBreakers<u32>, key: u32) {
-    breakers.try_acquire(key).unwrap().record(Outcome::Success);
+    breakers
+        .try_acquire(key)
+        .expect("closed")
+        .record(Outcome::Success);
 }
 
 fn fail(breakers: &CircuitBreakers<u32>, key: u32) {
-    breakers.try_acquire(key).unwrap().record(Outcome::Failure);
+    breakers
+        .try_acquire(key)
+        .expect("closed")
+        .record(Outcome::Failure);
 }
 
 fn state(breakers: &CircuitBreakers<u32>, key: u32) -> Option<State> {

@@ -31,6 +31,19 @@
 //! assert_eq!(breaker.state(), State::Open);
 //! # }
 //! ```
+//!
+//! [`CircuitBreakers`] has one breaker for each key: for each host, tenant or route.
+//!
+//! ```
+//! use buttress::algo::breaker::{Settings, State};
+//! use buttress::layers::circuit_breaker::CircuitBreakers;
+//! use buttress::Outcome;
+//!
+//! let hosts = CircuitBreakers::new("hosts", Settings::default().consecutive_failures(1), 1000);
+//! hosts.try_acquire("a").unwrap().record(Outcome::Failure);
+//! assert_eq!(hosts.find(&"a").unwrap().state(), State::Open);
+//! assert!(hosts.try_acquire("b").is_ok());
+//! ```
 
 mod family;
 mod family_layer;
