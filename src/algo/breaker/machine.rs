@@ -186,15 +186,14 @@ impl Breaker {
     /// long there is nothing more to do, if it ends by itself.
     pub fn keep_time(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Duration> {
         self.expire(now, rng);
-        if let Phase::Open { wait, .. } = self.phase
-            && wait.is_over(now)
-        {
+        if matches!(self.phase, Phase::Open { wait, .. } if wait.is_over(now)) {
             self.half_open(now);
         }
         let left = match self.phase {
             Phase::Open { wait, .. } | Phase::HalfOpen { wait, .. } => wait.left(now),
             _ => return None,
         };
+        // None where the limit waits for the first probe.
         (!left.is_zero()).then_some(left)
     }
 
@@ -1047,7 +1046,7 @@ mod tests {
                 .half_open_limit(ms(LIMIT))
         }
 
-        pub(super) fn enter(&mut self, state: State, now: u64) {
+        fn enter(&mut self, state: State, now: u64) {
             self.state = state;
             self.since = now;
             self.visit += 1;

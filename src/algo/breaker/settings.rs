@@ -264,7 +264,8 @@ impl Settings {
     }
 
     /// How long it stays half-open at most; then comes what [`at_limit`](Self::at_limit) says. So a probe that hangs
-    /// blocks nothing, and thin traffic can close it. Should be longer than a call may take. Default: as [`open_wait`](Self::open_wait).
+    /// blocks nothing, and thin traffic can close it. Should be longer than a call may take. Default: as
+    /// [`open_wait`](Self::open_wait).
     ///
     /// # Panics
     ///

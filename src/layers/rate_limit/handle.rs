@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 
 use super::layer::{By, Everyone, RateLimitLayer};
 use super::line::{Denied, Line, Place, Turn};
-use super::lines::{ByKey, Lines};
+use super::lines::{Keyed, Lines};
 use crate::algo::gcra::Limit;
 use crate::clock::{self, Sleep};
 use crate::error::{Reason, Rejected};
@@ -73,7 +73,7 @@ impl<K: Hash + Eq> RateLimiter<K> {
     #[track_caller]
     pub fn per_key(name: impl Into<Arc<str>>, limit: Limit, most_keys: usize) -> Self {
         assert!(most_keys > 0, "a limiter of no keys remembers nothing");
-        Self::with_lines(name, Lines::Keyed(ByKey::new(limit, most_keys)))
+        Self::with_lines(name, Lines::Keyed(Keyed::new(limit, most_keys)))
     }
 
     fn with_lines(name: impl Into<Arc<str>>, lines: Lines<K>) -> Self {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::line::Line;
 use crate::algo::gcra::Limit;
 use crate::clock;
-use crate::keyed::{Keep, Keyed, Stay};
+use crate::keyed::{self, Keep, Stay};
 
 /// One line for all calls, or one for each key.
 #[derive(Debug)]
 pub(super) enum Lines<K> {
     One(Line),
-    Keyed(ByKey<K>),
+    Keyed(Keyed<K>),
 }
 
 impl<K: Hash + Eq> Lines<K> {
@@ -46,17 +46,17 @@ impl<K: Hash + Eq> Lines<K> {
 
 /// A line for each key.
 #[derive(Debug)]
-pub(super) struct ByKey<K> {
+pub(super) struct Keyed<K> {
     /// What a new key gets. Changed before the lines are, so that none is missed.
     limit: Mutex<Limit>,
-    lines: Keyed<K, Line>,
+    lines: keyed::Keyed<K, Line>,
 }
 
-impl<K: Hash + Eq> ByKey<K> {
+impl<K: Hash + Eq> Keyed<K> {
     pub(super) fn new(limit: Limit, most: usize) -> Self {
         Self {
             limit: Mutex::new(limit),
-            lines: Keyed::new(most),
+            lines: keyed::Keyed::new(most),
         }
     }
 
