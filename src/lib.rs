@@ -104,6 +104,7 @@ pub mod deadline;
 pub mod discovery;
 pub mod docs;
 pub mod error;
+mod keyed;
 pub mod layers;
 #[cfg(test)]
 mod model;

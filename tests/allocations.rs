@@ -5,7 +5,6 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use buttress::BoxError;
 use buttress::algo::breaker::Settings;
 use buttress::algo::gcra::Limit;
 use buttress::algo::limit::Aimd;
@@ -13,7 +12,7 @@ use buttress::algo::throttle;
 use buttress::budget::RetryBudget;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::chaos::Chaos;
-use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakers};
 use buttress::layers::concurrency::ConcurrencyLimit;
 use buttress::layers::fallback::FallbackLayer;
 use buttress::layers::hedge::HedgeLayer;
@@ -21,6 +20,7 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::{BoxError, Outcome};
 use tower::layer::util::Identity;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 
@@ -78,6 +78,30 @@ async fn a_circuit_breaker_allocates_nothing() {
     for settings in [by_time, by_count] {
         assert_no_allocation(CircuitBreaker::new("orders", settings).layer());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_of_time_takes_no_more_memory_for_forty_thousand_calls() {
+    let breaker = CircuitBreaker::new("orders", Settings::default().slow_calls(SECOND, 1.0));
+    let allocated = allocation_counter::measure(|| {
+        for call in 0..40_000 {
+            let permit = breaker.try_acquire().unwrap();
+            permit.record(match call % 3 {
+                0 => Outcome::Failure,
+                _ => Outcome::Success,
+            });
+        }
+    });
+    assert_eq!(breaker.figures().calls.calls, 40_000);
+    assert_eq!(allocated.count_total, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_breaker_of_a_known_key_allocates_nothing() {
+    let breakers = CircuitBreakers::new("hosts", Settings::default(), 100);
+    // A thread that reads the keys for the first time makes itself known.
+    breakers.try_acquire(7).unwrap().release();
+    assert_no_allocation(breakers.layer(|request: &u8| *request));
 }
 
 #[tokio::test(start_paused = true)]

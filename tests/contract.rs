@@ -18,7 +18,7 @@ use buttress::algo::gcra::Limit;
 use buttress::algo::limit::Aimd;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::chaos::Chaos;
-use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakers};
 use buttress::layers::coalesce::{Batch, BatchLayer, CoalesceLayer};
 use buttress::layers::concurrency::ConcurrencyLimit;
 use buttress::layers::fallback::FallbackLayer;
@@ -87,6 +87,10 @@ contract! {
     };
     circuit_breaker: (CircuitBreaker::new("contract", never_opens()).layer(), || 0);
     circuit_breaker_half_open: half_open();
+    circuit_breaker_by_key: {
+        let breakers = CircuitBreakers::new("contract", never_opens(), 1);
+        (breakers.layer(|request: &u8| *request), || 0)
+    };
     rate_limit: (RateLimiter::new("contract", Limit::new(1_000_000, HOUR)).layer(), || 0);
     rate_limit_with_a_wait: {
         let limiter = RateLimiter::new("contract", Limit::new(60, HOUR).burst(3)).wait(HOUR);

@@ -31,7 +31,8 @@ mod steps;
 mod verdict;
 
 pub use machine::Breaker;
-pub use settings::{Cancelled, Settings};
+pub use settings::{AtLimit, Cancelled, Settings};
+pub use steps::IllegalChange;
 
 /// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +110,8 @@ pub enum Condition {
     ConsecutiveFailures,
     /// Failures in all.
     FailureCount,
+    /// The peer asked to be left alone.
+    Asked,
 }
 
 /// A step from one state to another.

@@ -50,6 +50,12 @@ impl<T> Spread<T> {
     pub(crate) fn share(&self) -> Share<T> {
         self.shares[lane()].clone()
     }
+
+    /// Whether there is a clone or a share of it.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shares) > 1
+            || self.shares.iter().any(|it| Arc::strong_count(&it.0) > 1)
+    }
 }
 
 impl<T> Clone for Spread<T> {
@@ -237,7 +243,12 @@ mod tests {
     fn a_share_keeps_the_value_and_the_last_one_drops_it() {
         let value = Arc::new(());
         let spread = Spread::new(Arc::clone(&value));
-        let share = spread.clone().share();
+        assert!(!spread.is_shared());
+        let clone = spread.clone();
+        assert!(clone.is_shared());
+        drop(clone);
+        let share = spread.share();
+        assert!(spread.is_shared());
         drop(spread);
         assert_eq!(Arc::strong_count(&*share), 2);
         drop(share);

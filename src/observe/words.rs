@@ -20,6 +20,7 @@ pub(super) fn condition(condition: Condition) -> &'static str {
         Condition::SlowCallRate => "slow_call_rate",
         Condition::ConsecutiveFailures => "consecutive_failures",
         Condition::FailureCount => "failure_count",
+        Condition::Asked => "asked",
     }
 }
 

@@ -32,32 +32,39 @@ impl Breaker {
         }
         let epoch = self.epoch;
         self.failures_in_row = 0;
-        // The calm may have ended beside the last of them: then the one that makes the calls enough decides.
-        let held = self.window.held();
-        let deciding = match self.has_failed_often(held) {
-            true => 1,
-            false => self.minimum().saturating_sub(held.calls).max(1).into(),
-        };
-        if calls < deciding || !self.a_success_may_open() {
-            self.window.add_successes(calls);
-            return;
+        let mut counted = 0;
+        if self.a_success_may_open() {
+            // The calm may have ended beside the last of them: then the one that makes the calls enough decides.
+            let held = self.window.held().calls;
+            let mut enough = [self.minimum(), self.count_minimum()];
+            enough.sort_unstable();
+            for enough in enough {
+                let deciding = u64::from(enough.saturating_sub(held).max(1));
+                if deciding > calls {
+                    break;
+                }
+                self.window.add_successes(deciding - counted);
+                counted = deciding;
+                self.judge(false, now, rng);
+                if self.epoch != epoch {
+                    return;
+                }
+            }
         }
-        self.window.add_successes(deciding);
-        self.judge(now, rng);
-        if self.epoch == epoch {
-            self.window.add_successes(calls - deciding);
-        }
+        self.window.add_successes(calls - counted);
     }
 
     /// Whether a condition can hold once more calls have succeeded, though none did before.
     fn a_success_may_open(&self) -> bool {
         // More successes lower every rate, once there are enough calls for one; and only time takes calls away.
         let held = self.window.held();
-        let fewest = Tally {
-            calls: held.calls.max(self.minimum()),
+        let from = |minimum: u32| Tally {
+            calls: held.calls.max(minimum),
             ..held
         };
         // A count that holds already is one that other settings have brought.
-        self.settings.open_on_success && (self.too_bad(fewest) || self.has_failed_often(held))
+        self.settings.open_on_success
+            && (self.too_bad(from(self.minimum()))
+                || self.has_failed_often(from(self.count_minimum())))
     }
 }

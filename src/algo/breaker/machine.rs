@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::phase::Phase;
-use super::settings::{Cancelled, Settings};
+use super::settings::{AtLimit, Cancelled, Settings};
 use super::{Call, Change, Condition, Figures, Notice, Refusal, State, Ticket};
 use crate::algo::Rng;
 use crate::algo::window::{Tally, Window};
@@ -60,7 +60,10 @@ impl Breaker {
         if let Phase::Open { .. } = self.phase {
             self.half_open(now);
         }
-        if let Phase::HalfOpen { admitted, .. } = &mut self.phase {
+        if let Phase::HalfOpen { admitted, wait, .. } = &mut self.phase {
+            if *admitted == 0 && self.settings.at_limit == AtLimit::ProbeAgain {
+                wait.since = now;
+            }
             *admitted += 1;
         }
         Ok(Ticket::of(self.epoch))
@@ -108,9 +111,11 @@ impl Breaker {
             let until = now.checked_add(wait.min(self.longest_wait()));
             self.asked_until = self.asked_until.max(until);
         }
+        let asked = call.retry_after.is_some_and(|wait| !wait.is_zero());
+        let asked = asked && self.settings.open_when_asked;
         let opens = call.failed || slow || self.settings.open_on_success;
         if opens || matches!(self.phase, Phase::HalfOpen { .. }) {
-            self.judge(now, rng);
+            self.judge(asked, now, rng);
         }
     }
 
@@ -177,6 +182,30 @@ impl Breaker {
         self.notices.pop_front()
     }
 
+    /// Lets time take effect though no call asks: an open breaker turns half-open once its wait is over. Returns how
+    /// long there is nothing more to do, if it ends by itself.
+    pub fn keep_time(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Duration> {
+        self.expire(now, rng);
+        if matches!(self.phase, Phase::Open { wait, .. } if wait.is_over(now)) {
+            self.half_open(now);
+        }
+        let left = match self.phase {
+            Phase::Open { wait, .. } | Phase::HalfOpen { wait, .. } => wait.left(now),
+            _ => return None,
+        };
+        // None where the limit waits for the first probe.
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// The state as of the last step, and whether it began a wait that is not over.
+    pub(crate) fn standing(&self, now: Instant) -> (State, bool) {
+        let waits = match self.phase {
+            Phase::Open { wait, .. } | Phase::HalfOpen { wait, .. } => !wait.is_over(now),
+            _ => false,
+        };
+        (self.phase.state(), waits)
+    }
+
     /// Every way from one state to another leads through here.
     pub(super) fn enter(&mut self, phase: Phase) {
         let (from, to) = (self.phase.state(), phase.state());
@@ -192,7 +221,7 @@ impl Breaker {
     }
 
     /// Ends a half-open state that has reached its limit, as of that limit.
-    fn expire(&mut self, now: Instant, rng: &mut impl Rng) {
+    pub(super) fn expire(&mut self, now: Instant, rng: &mut impl Rng) {
         let Phase::HalfOpen {
             wait,
             admitted,
@@ -201,7 +230,7 @@ impl Breaker {
         else {
             return;
         };
-        if !wait.is_over(now) {
+        if !wait.is_over(now) || self.begins_anew(admitted) {
             return;
         }
         let hung = admitted - back.calls;
@@ -212,11 +241,18 @@ impl Breaker {
         };
         let told = back.calls > 0 && !self.settings.await_all_probes;
         let well = told && self.verdict(judged, 0) == Some(State::Closed);
-        if well || self.settings.close_at_limit {
-            self.close();
-        } else {
-            self.open(wait.since + wait.length, rng);
+        let limit = wait.since + wait.length;
+        match self.settings.at_limit {
+            _ if well => self.close(),
+            AtLimit::Close => self.close(),
+            AtLimit::ProbeAgain => self.half_open(limit),
+            AtLimit::Judge => self.open(limit, rng),
         }
+    }
+
+    /// Whether its limit waits for the first probe.
+    fn begins_anew(&self, admitted: u32) -> bool {
+        self.settings.at_limit == AtLimit::ProbeAgain && admitted == 0
     }
 
     pub(super) fn longest_wait(&self) -> Duration {
@@ -666,11 +702,129 @@ mod tests {
 
     #[test]
     fn a_half_open_breaker_can_close_at_its_limit_with_no_probe_back() {
-        let mut bench = Bench::new(brittle().close_at_limit(true));
+        let mut bench = Bench::new(brittle().at_limit(AtLimit::Close));
         bench.breaker.half_open(bench.now());
         let _hung = bench.acquire();
         bench.at = 1000;
         assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_half_open_breaker_can_begin_anew_at_its_limit_and_forgets_the_probes_that_hang() {
+        let settings = brittle()
+            .half_open_calls(1)
+            .half_open_limit(ms(2000))
+            .at_limit(AtLimit::ProbeAgain);
+        let mut bench = Bench::new(settings);
+        bench.breaker.half_open(bench.now());
+        bench.at += 5000;
+        let hangs = bench.acquire().unwrap();
+        bench.at += 1999;
+        assert!(
+            bench.acquire().is_err(),
+            "the limit runs from the first probe"
+        );
+        bench.at += 1;
+        let other = bench.acquire().unwrap();
+        bench.end(hangs, false);
+        assert_eq!(bench.state(), State::HalfOpen);
+        bench.end(other, false);
+        assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn probes_that_came_back_well_close_it_at_a_limit_where_others_would_be_sent() {
+        let settings = brittle()
+            .half_open_limit(ms(2000))
+            .at_limit(AtLimit::ProbeAgain);
+        let mut bench = Bench::new(settings);
+        bench.breaker.half_open(bench.now());
+        let good = bench.acquire().unwrap();
+        bench.end(good, false);
+        bench.at += 2000;
+        assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn one_call_that_is_asked_to_stay_away_opens_it_where_the_settings_have_it() {
+        for (open_when_asked, asked, state) in [
+            (false, ms(9000), State::Closed),
+            (true, Duration::ZERO, State::Closed),
+            (true, ms(9000), State::Open),
+        ] {
+            let settings = Settings::default().open_when_asked(open_when_asked);
+            let mut bench = Bench::new(settings);
+            let ticket = bench.acquire().unwrap();
+            let call = Call {
+                retry_after: Some(asked),
+                ..Call::failed(ms(1))
+            };
+            let now = bench.now();
+            bench.breaker.record(ticket, call, now, &mut bench.rng);
+            assert_eq!(bench.state(), state);
+            if state == State::Open {
+                assert_eq!(bench.left(), asked);
+                let tripped = bench.breaker.next_notice();
+                assert_eq!(tripped, Some(Notice::Tripped(Condition::Asked)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_count_of_failures_can_wait_for_a_number_of_calls() {
+        for window in [ms(60_000), ms(0)] {
+            let settings = Settings::default().failure_count(2).failure_count_calls(5);
+            let settings = match window.is_zero() {
+                true => settings.count_window(5),
+                false => settings.time_window(window),
+            };
+            let mut bench = Bench::new(settings);
+            for failed in [true, true, false, false] {
+                bench.call(failed);
+                assert_eq!(bench.state(), State::Closed);
+            }
+            bench.call(false);
+            assert_eq!(bench.state(), State::Open);
+        }
+    }
+
+    #[test]
+    fn steps_by_hand_that_make_no_sense_are_errors_and_change_nothing() {
+        use State::{Closed, Disabled, ForcedOpen, HalfOpen, MetricsOnly, Open};
+        let all = [Closed, Open, HalfOpen, ForcedOpen, Disabled, MetricsOnly];
+        let senseless = [
+            (Closed, HalfOpen),
+            (MetricsOnly, Open),
+            (MetricsOnly, HalfOpen),
+        ];
+        for from in all {
+            for to in all {
+                let mut bench = Bench::new(brittle());
+                let (now, rng) = (bench.now(), &mut Always(0.0));
+                bench.breaker.disable();
+                bench.breaker.set(from, now, rng).unwrap();
+                let set = bench.breaker.set(to, now, rng);
+                let makes_sense = !senseless.contains(&(from, to));
+                assert_eq!(set.is_ok(), makes_sense, "{from:?} to {to:?}");
+                assert_eq!(bench.state(), if makes_sense { to } else { from });
+            }
+        }
+    }
+
+    #[test]
+    fn kept_time_turns_it_half_open_without_a_call_and_says_when_to_look_again() {
+        let mut bench = Bench::new(brittle().half_open_limit(ms(3000)));
+        let rng = &mut Always(0.0);
+        assert_eq!(bench.breaker.keep_time(bench.now(), rng), None);
+        bench.breaker.open_for(ms(1000), bench.now());
+        bench.at += 400;
+        assert_eq!(bench.breaker.keep_time(bench.now(), rng), Some(ms(600)));
+        bench.at += 600;
+        assert_eq!(bench.breaker.keep_time(bench.now(), rng), Some(ms(3000)));
+        assert_eq!(bench.state(), State::HalfOpen);
+        bench.at += 3000;
+        assert!(bench.breaker.keep_time(bench.now(), rng).is_some());
+        assert_eq!(bench.state(), State::Open);
     }
 
     #[test]
@@ -892,7 +1046,7 @@ mod tests {
                 .half_open_limit(ms(LIMIT))
         }
 
-        pub(super) fn enter(&mut self, state: State, now: u64) {
+        fn enter(&mut self, state: State, now: u64) {
             self.state = state;
             self.since = now;
             self.visit += 1;
@@ -1001,7 +1155,7 @@ mod tests {
         fn successes_counted_late_in_a_calm_change_nothing(
             (rate, slow_rate) in (1_u32..=10, 1_u32..=10),
             minimum in 1_u32..20,
-            (in_row, in_all) in (1_u32..6, 1_u32..12),
+            (in_row, in_all, from) in (1_u32..6, 1_u32..12, 1_u32..20),
             window in (any::<bool>(), 1_u32..30),
             (open_on_success, dry) in any::<(bool, bool)>(),
             steps in prop::collection::vec((0_u64..400, 0_u32..13), 0..300),
@@ -1012,6 +1166,7 @@ mod tests {
                 .minimum_calls(minimum)
                 .consecutive_failures(in_row)
                 .failure_count(in_all)
+                .failure_count_calls(from)
                 .open_on_success(open_on_success);
             let settings = match window {
                 (true, calls) => settings.count_window(calls),

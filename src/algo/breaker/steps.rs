@@ -1,8 +1,11 @@
+use std::error::Error;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::machine::Breaker;
 use super::phase::{Phase, Wait};
 use super::settings::Settings;
+use super::{Change, State};
 use crate::algo::Rng;
 use crate::algo::window::Tally;
 
@@ -74,6 +77,34 @@ impl Breaker {
         self.enter(Phase::MetricsOnly);
     }
 
+    /// Takes the step to `state`, for who has it as a value.
+    ///
+    /// # Errors
+    ///
+    /// If the step makes no sense: a breaker that lets every call through has nothing to probe, and one that only counts
+    /// is to be neither open nor half-open. Nothing changes then.
+    pub fn set(
+        &mut self,
+        state: State,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Result<(), IllegalChange> {
+        self.expire(now, rng);
+        match (self.phase.state(), state) {
+            (from @ State::Closed, to @ State::HalfOpen)
+            | (from @ State::MetricsOnly, to @ (State::Open | State::HalfOpen)) => {
+                return Err(IllegalChange(Change { from, to }));
+            }
+            (_, State::Closed) => self.close(),
+            (_, State::Open) => self.open(now, rng),
+            (_, State::HalfOpen) => self.half_open(now),
+            (_, State::ForcedOpen) => self.force_open(),
+            (_, State::Disabled) => self.disable(),
+            (_, State::MetricsOnly) => self.metrics_only(),
+        }
+        Ok(())
+    }
+
     /// Goes by other settings from now on, in the state it is in and with what it counted; a window of another shape
     /// starts empty.
     pub fn reconfigure(&mut self, settings: Settings, now: Instant) {
@@ -83,3 +114,16 @@ impl Breaker {
         self.settings = settings;
     }
 }
+
+/// A step by hand that makes no sense; see [`Breaker::set`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IllegalChange(pub Change);
+
+impl fmt::Display for IllegalChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Change { from, to } = self.0;
+        write!(f, "no circuit breaker goes from {from:?} to {to:?}")
+    }
+}
+
+impl Error for IllegalChange {}

@@ -9,14 +9,16 @@ use crate::algo::window::Tally;
 
 /// What the calls that were counted decide.
 impl Breaker {
-    pub(super) fn judge(&mut self, now: Instant, rng: &mut impl Rng) {
+    /// After a call; `asked` if that is reason enough.
+    pub(super) fn judge(&mut self, asked: bool, now: Instant, rng: &mut impl Rng) {
         match self.phase {
             Phase::Closed | Phase::MetricsOnly => {
-                let trips = self.trips(now);
+                let trips = self.trips(asked, now);
                 if trips && matches!(self.phase, Phase::Closed) {
                     self.open(now, rng);
                 }
             }
+            Phase::HalfOpen { .. } if asked => self.open(now, rng),
             Phase::HalfOpen { back, .. } => {
                 let missing = self.wanted_probes().saturating_sub(back.calls);
                 if self.settings.await_all_probes && missing > 0 {
@@ -33,7 +35,7 @@ impl Breaker {
     }
 
     /// Whether a condition for opening holds; one that did not before is told.
-    fn trips(&mut self, now: Instant) -> bool {
+    fn trips(&mut self, asked: bool, now: Instant) -> bool {
         let calls = self.window.tally(now);
         let enough = calls.calls >= self.minimum();
         let settings = &self.settings;
@@ -51,6 +53,7 @@ impl Breaker {
                 self.failures_in_row >= settings.consecutive_failures,
             ),
             (Condition::FailureCount, self.has_failed_often(calls)),
+            (Condition::Asked, asked),
         ];
         let mut trips = false;
         for (condition, _) in conditions.into_iter().filter(|(_, holds)| *holds) {
@@ -93,13 +96,22 @@ impl Breaker {
     }
 
     pub(super) fn has_failed_often(&self, calls: Tally) -> bool {
-        calls.failures >= self.settings.failure_count
+        calls.failures >= self.settings.failure_count && calls.calls >= self.count_minimum()
     }
 
     pub(super) fn minimum(&self) -> u32 {
+        self.once_full(self.settings.minimum_calls)
+    }
+
+    /// From how many calls on the count of failures may open it.
+    pub(super) fn count_minimum(&self) -> u32 {
+        self.once_full(self.settings.failure_count_calls)
+    }
+
+    fn once_full(&self, calls: u32) -> u32 {
         match self.settings.window {
-            Span::Calls(size) => self.settings.minimum_calls.min(size),
-            Span::Time(_) => self.settings.minimum_calls,
+            Span::Calls(size) => calls.min(size),
+            Span::Time(_) => calls,
         }
     }
 

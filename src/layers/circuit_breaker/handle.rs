@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::flow::{Flow, Given};
 use super::shared::{Inner, Shared};
 use super::{CircuitBreakerLayer, Permit};
-use crate::algo::breaker::{Breaker, Figures, Refusal, Settings, State, Ticket};
+use crate::algo::breaker::{Breaker, Figures, IllegalChange, Refusal, Settings, State, Ticket};
 use crate::algo::lanes::Spread;
 use crate::classify::ErrorsFail;
 use crate::clock;
@@ -116,6 +117,17 @@ impl CircuitBreaker {
         self.steer(|breaker, _| breaker.metrics_only());
     }
 
+    /// Takes the step to `state`, for who has it as a value: a page where breakers are steered. To open and to half-open
+    /// as [`open`](Self::open) and [`half_open`](Self::half_open) do.
+    ///
+    /// # Errors
+    ///
+    /// If the step makes no sense: a breaker that lets every call through has nothing to probe, and one that only counts
+    /// is to be neither open nor half-open. Nothing changes then.
+    pub fn set(&self, state: State) -> Result<(), IllegalChange> {
+        self.steer(|breaker, now| breaker.set(state, now, &mut ThreadRng))
+    }
+
     /// Asks for one call, for work that is no service. Dropping the permit counts as a cancelled call.
     ///
     /// # Errors
@@ -133,7 +145,7 @@ impl CircuitBreaker {
     /// Waits until a call would be admitted. It is not reserved: another caller may come first.
     pub async fn ready(&self) {
         loop {
-            let mut changed = std::pin::pin!(self.shared.changed.notified());
+            let mut changed = std::pin::pin!(self.changes());
             changed.as_mut().enable();
             let Some(refusal) = self.refusal() else {
                 return;
@@ -146,6 +158,11 @@ impl CircuitBreaker {
                 None => changed.await,
             }
         }
+    }
+
+    /// Of what a call may have become possible by, or impossible.
+    pub(super) fn changes(&self) -> Notified<'_> {
+        self.shared.changed.notified()
     }
 
     /// Waits until a call may have become possible, or impossible.
@@ -167,6 +184,16 @@ impl CircuitBreaker {
             started: now,
             shared: self.shared.share(),
         })
+    }
+
+    /// Its state as of its last step, and whether it refuses calls for a while yet.
+    pub(super) fn standing(&self, now: Instant) -> (State, bool) {
+        self.shared.lock().breaker.standing(now)
+    }
+
+    /// Whether a call or another handle has it.
+    pub(super) fn is_held(&self) -> bool {
+        self.shared.is_shared()
     }
 
     pub(super) fn refusal(&self) -> Option<Refusal> {
@@ -198,12 +225,13 @@ impl CircuitBreaker {
     }
 
     /// A step by hand. It may make a call possible without a change of state: an open breaker may be told to wait less.
-    fn steer(&self, step: impl FnOnce(&mut Breaker, Instant)) {
-        self.with(step);
+    fn steer<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
+        let result = self.with(step);
         self.shared.changed.notify_waiters();
+        result
     }
 
-    fn with<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
+    pub(super) fn with<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
         let now = clock::now();
         self.shared.step(now, |breaker| step(breaker, now))
     }

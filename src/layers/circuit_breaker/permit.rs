@@ -10,7 +10,7 @@ use crate::clock;
 use crate::rng::ThreadRng;
 
 /// The right to make one call. Dropped without a result it counts as the settings say of a
-/// [cancelled](Settings::cancelled) call, and as a failure if the thread is panicking.
+/// [cancelled](crate::algo::breaker::Settings::cancelled) call, and as a failure if the thread is panicking.
 #[must_use = "a permit that is dropped counts as a cancelled call"]
 pub struct Permit {
     /// Taken once it is accounted for.
