@@ -6,7 +6,6 @@ pub trait Hold<Res> {
     type Response;
 
     /// Takes over the slot; dropping it gives it back.
-    #[inline(always)]
     fn hold(&self, response: Res, permit: Permit) -> Self::Response;
 }
 

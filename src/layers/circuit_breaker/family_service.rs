@@ -43,9 +43,9 @@ where
         match self.breakers.try_acquire_at((self.key)(&request), begun.at) {
             Ok(permit) => {
                 let classify = self.classify.clone();
-                CircuitBreakerFuture::running(permit, classify, || self.inner.call(request))
+                CircuitBreakerFuture::running(permit, classify, self.inner.call(request))
             }
-            Err(rejected) => CircuitBreakerFuture::refused(rejected),
+            Err(rejected) => CircuitBreakerFuture::refused(Err(rejected.into())),
         }
     }
 }
