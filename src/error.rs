@@ -161,10 +161,12 @@ impl Rejected {
         self.retry_after
     }
 
-    /// Whether the peer never saw the call, so that nothing is known of the peer. A call whose time ran out may have
-    /// been seen, unless the layer says that it was [`unsent`](Self::unsent).
+    /// Whether the peer never saw the call, so that nothing is known of the peer. A call whose time ran out, or that
+    /// shared one which panicked, may have been seen, unless the layer says that it was [`unsent`](Self::unsent); one
+    /// for which an answer has nothing was.
     pub fn never_sent(&self) -> bool {
-        self.unsent || !self.is_timeout()
+        let was_shared = matches!(self.reason, Reason::Panicked | Reason::NotInAnswer);
+        self.unsent || !(self.is_timeout() || was_shared)
     }
 
     /// Whether time ran out.

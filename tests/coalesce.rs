@@ -147,6 +147,10 @@ fn reason(error: &BoxError) -> Option<Reason> {
     Rejected::find(&**error).map(Rejected::reason)
 }
 
+fn was_never_sent(error: &BoxError) -> bool {
+    Rejected::find(&**error).is_some_and(Rejected::never_sent)
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -321,6 +325,7 @@ async fn a_panic_is_the_leaders_and_the_others_are_told() {
     assert!(follower.is_woken());
     let error = follower.await.unwrap_err();
     assert_eq!(reason(&error), Some(Reason::Panicked));
+    assert!(!was_never_sent(&error), "the peer saw the call");
     let told = "coalesce `prices`: the shared call panicked";
     assert_eq!(*log.0.lock().unwrap(), [told]);
     assert_eq!(service.clone().oneshot(7).await.unwrap(), 1);
@@ -618,6 +623,7 @@ async fn an_element_missing_in_the_answer_is_an_error_for_its_caller_alone() {
     let mut answers = futures_util::future::join_all(calls).await.into_iter();
     let missing = answers.next().unwrap().unwrap_err();
     assert_eq!(reason(&missing), Some(Reason::NotInAnswer));
+    assert!(!was_never_sent(&missing), "the peer answered");
     assert!(answers.all(|answer| answer.is_ok()));
     let told = "batch `names`: the answer lacks this element";
     assert_eq!(*log.0.lock().unwrap(), [told]);
@@ -719,6 +725,7 @@ async fn a_panic_in_a_batch_is_told_to_its_other_callers() {
     assert!(first.await.unwrap_err().is_panic());
     let error = second.await.unwrap().unwrap_err();
     assert_eq!(reason(&error), Some(Reason::Panicked));
+    assert!(!was_never_sent(&error), "the peer saw the call");
     service.oneshot(3).await.unwrap();
 }
 
