@@ -1,5 +1,6 @@
+use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tower::{Layer, Service};
 
@@ -144,8 +145,6 @@ impl<S, A: Clone> Layer<S> for FallbackLayer<A> {
 }
 
 /// The service of a [`FallbackLayer`].
-///
-/// An error of its readiness goes to the caller as it is: there is no request yet to answer.
 #[derive(Debug)]
 pub struct Fallback<S, A> {
     inner: S,
@@ -163,21 +162,36 @@ impl<S: Clone, A> Clone for Fallback<S, A> {
 
 impl<S, A, Req> Service<Req> for Fallback<S, A>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     A: Answer<Req, S::Response, S::Error>,
 {
     type Response = S::Response;
     type Error = S::Error;
     type Future = FallbackFuture<S, A, Req>;
 
+    /// Always ready. Each call asks for the inner service's readiness, so that an error of it has a request to answer.
     #[inline]
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let kept = self.policy.answer.keep(&request);
-        FallbackFuture::new(self.inner.call(request), kept, self.policy.share())
+        let policy = self.policy.share();
+        // A look without a waker: if it is not ready, the future asks again with its own.
+        match self
+            .inner
+            .poll_ready(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(Ok(())) => FallbackFuture::new(self.inner.call(request), kept, policy),
+            Poll::Ready(Err(error)) => FallbackFuture::unready(error, kept, policy),
+            Poll::Pending => {
+                // What was asked goes with the call, so that the one that stays here holds nothing.
+                let clone = self.inner.clone();
+                let inner = mem::replace(&mut self.inner, clone);
+                FallbackFuture::readying(inner, request, kept, policy)
+            }
+        }
     }
 }
