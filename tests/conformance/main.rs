@@ -30,6 +30,14 @@ fn the_vectors_of_the_repository_hold() {
 }
 
 #[test]
+fn the_vectors_that_were_written_here_hold() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/more");
+    let report = replay(&folder);
+    report.print();
+    report.assert();
+}
+
+#[test]
 fn the_vectors_of_the_folder_that_is_named_hold() {
     let Some(folder) = std::env::var_os("BUTTRESS_VECTORS") else {
         return;
@@ -49,6 +57,9 @@ fn an_expectation_that_is_turned_round_is_noticed() {
         "bulkhead.json",
         "limit.json",
         "ratelimit.json",
+        "more/bulkhead.json",
+        "more/limit.json",
+        "more/ratelimit.json",
     ] {
         let file = file(&folder.join(name));
         for vector in file.vectors {
@@ -89,7 +100,7 @@ fn turn(step: &mut Value, field: &str) -> bool {
     true
 }
 
-const TURNED: [&str; 9] = [
+const TURNED: [&str; 11] = [
     "expect",
     "available",
     "limit",
@@ -97,6 +108,8 @@ const TURNED: [&str; 9] = [
     "y",
     "rate",
     "tracked_rtt",
+    "estimate",
+    "max_limit",
     "wait_ms",
     "retry_after_ms",
 ];
