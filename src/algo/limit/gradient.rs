@@ -8,7 +8,7 @@ use super::{BOUNDS, Bounds, Limit, Minimum, Sample, assert_ratio, sqrt};
 ///
 /// `limit · clamp(tolerance · no-load / rtt, 0.5, 1) + queue`, smoothed where it falls, as in Netflix'
 /// concurrency-limits, `GradientLimit`. That one forgets its no-load latency after a number of samples, and falls to its
-/// queue while it looks for the next: here time decides when.
+/// queue to see the next: here time decides when, and a client that is half idle does not fall.
 #[derive(Clone, Debug)]
 pub struct Gradient {
     estimate: f64,
@@ -131,7 +131,9 @@ impl Limit for Gradient {
         let queue = self
             .queue
             .unwrap_or_else(|| sqrt(self.estimate as usize).max(4)) as f64;
-        if self.forgets(now) {
+        let is_idle = (sample.in_flight as f64) < self.estimate / 2.0;
+        // A client that is half idle sees the peer without load of its own as it is.
+        if self.forgets(now) && !is_idle {
             self.estimate = self.bounds.clamp(queue);
             return;
         }
@@ -141,7 +143,7 @@ impl Limit for Gradient {
         } else {
             let rtt = sample.rtt.as_secs_f64().max(f64::MIN_POSITIVE);
             let no_load = self.no_load.add(rtt);
-            if (sample.in_flight as f64) < self.estimate / 2.0 {
+            if is_idle {
                 return;
             }
             let gradient = (self.tolerance * no_load / rtt).clamp(0.5, 1.0);
@@ -213,12 +215,17 @@ mod tests {
     }
 
     #[test]
-    fn it_falls_to_its_queue_when_it_looks_for_the_no_load_latency() {
+    fn it_falls_to_its_queue_to_see_the_no_load_latency_unless_it_is_half_idle() {
         let start = crate::clock::now();
         let mut limit = Gradient::new(400).memory(Duration::from_secs(1));
         limit.on_sample(call(start, 10, 400), start);
         assert_eq!(limit.limit(), 420);
-        limit.on_sample(call(start, 10, 420), start + Duration::from_millis(1001));
+        let late = start + Duration::from_millis(1001);
+        let mut idle = limit.clone();
+        limit.on_sample(call(start, 10, 420), late);
         assert_eq!(limit.limit(), 20);
+        idle.on_sample(call(start, 30, 1), late);
+        idle.on_sample(call(start, 30, 420), late);
+        assert_eq!(idle.limit(), 440, "30 ms are the no-load latency now");
     }
 }

@@ -38,13 +38,18 @@ pub struct LastGood<Req, K, Res> {
 }
 
 struct Settings<Req, K, Res> {
-    key: Arc<dyn Fn(&Req) -> Option<K> + Send + Sync>,
-    copy: Arc<dyn Fn(&Res) -> Option<Res> + Send + Sync>,
-    weigh: Option<Arc<dyn Fn(&K, &Res) -> u64 + Send + Sync>>,
-    mark: Option<Arc<dyn Fn(Res, Duration) -> Res + Send + Sync>>,
+    key: Arc<Key<Req, K>>,
+    copy: Arc<Copy<Res>>,
+    weigh: Option<Arc<Weigh<K, Res>>>,
+    mark: Option<Arc<Mark<Res>>>,
     every: Duration,
     bounds: Bounds,
 }
+
+type Key<Req, K> = dyn Fn(&Req) -> Option<K> + Send + Sync;
+type Copy<Res> = dyn Fn(&Res) -> Option<Res> + Send + Sync;
+type Weigh<K, Res> = dyn Fn(&K, &Res) -> u64 + Send + Sync;
+type Mark<Res> = dyn Fn(Res, Duration) -> Res + Send + Sync;
 
 impl<Req, K, Res> LastGood<Req, K, Res>
 where

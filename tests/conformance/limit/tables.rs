@@ -34,7 +34,7 @@ enum Measured {
 }
 
 impl Measure {
-    fn new(&self) -> Result<Measured, Miss> {
+    fn begin(&self) -> Result<Measured, Miss> {
         Ok(match (self.measure.as_str(), self.window) {
             ("exponential_average", Some(window)) => {
                 Measured::Average(Average::new(window, self.warmup.unwrap_or(0)))
@@ -52,14 +52,14 @@ impl Measure {
 }
 
 pub(super) fn measure(config: Measure, steps: Vec<Added>) -> Result<(), Miss> {
-    let mut measured = config.new()?;
+    let mut measured = config.begin()?;
     for (i, step) in steps.into_iter().enumerate() {
         let (value, result) = match step {
             Added::Add { value, result } => (value, result),
             Added::Reset => {
                 match &mut measured {
                     Measured::Minimum(minimum) => minimum.reset(),
-                    begun => *begun = config.new()?,
+                    begun => *begun = config.begin()?,
                 }
                 continue;
             }
