@@ -440,6 +440,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_peer_may_have_seen_was_not_never_sent() {
+        let after = Duration::from_secs(1);
+        for (reason, expected) in [
+            (Reason::Open, true),
+            (Reason::Full { limit: 1 }, true),
+            (Reason::RateLimited, true),
+            (Reason::NoInstance, true),
+            (Reason::TimedOut { after }, false),
+            (Reason::DeadlineExceeded, false),
+            (Reason::Panicked, false),
+            (Reason::NotInAnswer, false),
+        ] {
+            let rejected = Rejected::new("test", reason);
+            assert_eq!(rejected.never_sent(), expected, "{reason:?}");
+            assert!(rejected.unsent().never_sent());
+        }
+    }
+
+    #[test]
     fn the_source_of_a_refusal_is_kept() {
         let io = std::io::Error::other("socket closed");
         let error = Rejected::new("resolver", Reason::Unresolved).caused_by(io);
