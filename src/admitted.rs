@@ -7,8 +7,6 @@ use std::task::{Context, Poll, Waker, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::error::Rejected;
-
 pin_project! {
     // Waiting (to be let in) -> Readying (the inner service) -> Running -> Over
     //
@@ -29,7 +27,10 @@ pin_project! {
             inner: F,
             permit: Option<P>,
         },
-        Over { error: Option<E> },
+        Over {
+            error: Option<E>,
+            permit: Option<P>,
+        },
     }
 }
 
@@ -42,14 +43,15 @@ pub(crate) enum Entry<P, A> {
 /// How a call ended, and its permit if it had one.
 pub(crate) type End<Res, E, P> = (Result<Res, E>, Option<P>);
 
-impl<A, P, S, Req> Admitted<A, P, S, Req, S::Future, S::Error>
+impl<A, P, S, Req, R> Admitted<A, P, S, Req, S::Future, S::Error>
 where
+    A: Future<Output = Result<P, R>>,
     S: Service<Req> + Clone,
-    S::Error: From<Rejected>,
+    S::Error: From<R>,
 {
     /// Of a call that was let in at once it runs, if `inner` is ready as well.
     #[inline(always)]
-    pub(crate) fn new(entry: Result<Entry<P, A>, Rejected>, inner: &mut S, request: Req) -> Self {
+    pub(crate) fn new(entry: Result<Entry<P, A>, R>, inner: &mut S, request: Req) -> Self {
         let permit = match entry {
             Ok(Entry::Now(permit)) => permit,
             Ok(Entry::Later(acquire)) => {
@@ -58,7 +60,7 @@ where
                     call: Some(Box::new((inner.clone(), request))),
                 };
             }
-            Err(rejected) => return Self::over(rejected.into()),
+            Err(refused) => return Self::over(refused.into(), None),
         };
         // A look without a waker: if it is not ready, the future asks again with its own.
         match inner.poll_ready(&mut Context::from_waker(Waker::noop())) {
@@ -66,7 +68,7 @@ where
                 inner: inner.call(request),
                 permit: Some(permit),
             },
-            Poll::Ready(Err(error)) => Self::over(error),
+            Poll::Ready(Err(error)) => Self::over(error, Some(permit)),
             Poll::Pending => {
                 // What was asked goes with the call, so that the one that stays here holds nothing.
                 let clone = inner.clone();
@@ -78,17 +80,17 @@ where
         }
     }
 
-    fn over(error: S::Error) -> Self {
+    fn over(error: S::Error, permit: Option<P>) -> Self {
         let error = Some(error);
-        Self::Over { error }
+        Self::Over { error, permit }
     }
 }
 
-impl<A, P, S, Req> Admitted<A, P, S, Req, S::Future, S::Error>
+impl<A, P, S, Req, R> Admitted<A, P, S, Req, S::Future, S::Error>
 where
-    A: Future<Output = Result<P, Rejected>>,
+    A: Future<Output = Result<P, R>>,
     S: Service<Req>,
-    S::Error: From<Rejected>,
+    S::Error: From<R>,
 {
     /// Nothing of the layer's is kept once the call has ended, however long this is.
     #[inline(always)]
@@ -119,7 +121,7 @@ where
                             call: call.take(),
                             permit: Some(permit),
                         },
-                        Err(rejected) => break (Err(rejected.into()), None),
+                        Err(refused) => break (Err(refused.into()), None),
                     }
                 }
                 AdmittedProj::Readying { call, permit } => {
@@ -136,15 +138,16 @@ where
                 AdmittedProj::Running { inner, permit } => {
                     return Poll::Ready((ready!(inner.poll(cx)), permit.take()));
                 }
-                AdmittedProj::Over { error } => {
+                AdmittedProj::Over { error, permit } => {
                     let error = error.take().expect("polled after completion");
-                    break (Err(error), None);
+                    break (Err(error), permit.take());
                 }
             };
             self.set(next);
         };
         // What waited is let go before its end is known.
-        self.set(Self::Over { error: None });
+        let (error, permit) = (None, None);
+        self.set(Self::Over { error, permit });
         Poll::Ready(end)
     }
 }

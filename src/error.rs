@@ -161,10 +161,12 @@ impl Rejected {
         self.retry_after
     }
 
-    /// Whether the peer never saw the call, so that nothing is known of the peer. A call whose time ran out may have
-    /// been seen, unless the layer says that it was [`unsent`](Self::unsent).
+    /// Whether the peer never saw the call, so that nothing is known of the peer. A call whose time ran out, or that
+    /// shared one which panicked, may have been seen, unless the layer says that it was [`unsent`](Self::unsent); one
+    /// for which an answer has nothing was.
     pub fn never_sent(&self) -> bool {
-        self.unsent || !self.is_timeout()
+        let was_shared = matches!(self.reason, Reason::Panicked | Reason::NotInAnswer);
+        self.unsent || !(self.is_timeout() || was_shared)
     }
 
     /// Whether time ran out.
@@ -435,6 +437,25 @@ mod tests {
         let found = error.as_rejected().expect("found");
         assert!(found.is_full());
         assert_eq!(found.name(), Some("a"));
+    }
+
+    #[test]
+    fn what_a_peer_may_have_seen_was_not_never_sent() {
+        let after = Duration::from_secs(1);
+        for (reason, expected) in [
+            (Reason::Open, true),
+            (Reason::Full { limit: 1 }, true),
+            (Reason::RateLimited, true),
+            (Reason::NoInstance, true),
+            (Reason::TimedOut { after }, false),
+            (Reason::DeadlineExceeded, false),
+            (Reason::Panicked, false),
+            (Reason::NotInAnswer, false),
+        ] {
+            let rejected = Rejected::new("test", reason);
+            assert_eq!(rejected.never_sent(), expected, "{reason:?}");
+            assert!(rejected.unsent().never_sent());
+        }
     }
 
     #[test]

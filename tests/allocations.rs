@@ -14,7 +14,7 @@ use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::chaos::Chaos;
 use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakers};
 use buttress::layers::concurrency::ConcurrencyLimit;
-use buttress::layers::fallback::FallbackLayer;
+use buttress::layers::fallback::{FallbackLayer, LastGood};
 use buttress::layers::hedge::HedgeLayer;
 use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
@@ -22,7 +22,7 @@ use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::{BoxError, Outcome};
 use tower::layer::util::Identity;
-use tower::{Layer, Service, ServiceBuilder, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -150,6 +150,11 @@ async fn a_fallback_allocates_nothing() {
     assert_no_allocation(FallbackLayer::value(0));
     let replica = service_fn(|request: u8| ready(Ok::<_, BoxError>(request)));
     assert_no_allocation(FallbackLayer::service(u8::clone, replica));
+    // Room for a key is made when it is first seen.
+    let last = LastGood::new(|request: &u8| Some(*request));
+    let first = last.layer().layer(Inner { pauses: 0 }).oneshot(7);
+    assert_eq!(first.await.unwrap(), 7);
+    assert_no_allocation(last.layer());
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use buttress::layers::chaos::Chaos;
 use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakers};
 use buttress::layers::coalesce::{Batch, BatchLayer, CoalesceLayer};
 use buttress::layers::concurrency::ConcurrencyLimit;
-use buttress::layers::fallback::FallbackLayer;
+use buttress::layers::fallback::{FallbackLayer, LastGood};
 use buttress::layers::hedge::HedgeLayer;
 use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
@@ -112,6 +112,11 @@ contract! {
     hedge_that_fails_on: (HedgeLayer::default().attempts(4).budget(None), || 0);
     hedge_once: (HedgeLayer::new(HOUR).attempts(1), || 0);
     fallback: (FallbackLayer::from_fn(|failed: Result<u8, BoxError>| failed), || 0);
+    fallback_on_the_last_good_answer: {
+        // Without a key nothing is answered: a failure that is answered would be none.
+        let last = LastGood::new(|_: &u8| None::<u8>);
+        (last.layer(), || 0)
+    };
     coalesce: (CoalesceLayer::new(|request: &u8| *request), || 0);
     batch: (BatchLayer::new(One).size(1), || 0);
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use buttress::algo::Rng;
-use buttress::algo::limit::{Adaptive, Aimd, Gradient2, Limit, Vegas, Windowed};
+use buttress::algo::limit::{Adaptive, Aimd, Gradient, Gradient2, Limit, Vegas, Windowed};
 use buttress::budget::RetryBudget;
 use buttress::layers::concurrency::{ConcurrencyLimit, Priority};
 use buttress::layers::retry::RetryLayer;
@@ -217,9 +217,13 @@ async fn the_budget_alone_bounds_what_is_sent_and_does_not_keep_the_peer() {
 #[tokio::test(start_paused = true)]
 async fn every_limit_keeps_the_peer() {
     let short = |limit| Windowed::new(limit).length(WORK, Duration::from_secs(1));
-    let limits: [(&str, Box<dyn Limit + Send>); 3] = [
+    let limits: [(&str, Box<dyn Limit + Send>); 4] = [
         ("aimd", Box::new(Aimd::new(20).timeout(3 * WORK))),
         ("vegas", Box::new(Vegas::new(20))),
+        (
+            "gradient, windowed",
+            Box::new(Windowed::new(Gradient::new(20)).length(WORK, Duration::from_secs(1))),
+        ),
         ("gradient2, windowed", Box::new(short(Gradient2::new(20)))),
     ];
     for (name, limit) in limits {

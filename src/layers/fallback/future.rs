@@ -1,3 +1,4 @@
+use std::future::Pending;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -5,7 +6,9 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::Answer;
+use crate::admitted::{Admitted, Entry};
 use crate::algo::lanes::Along;
+use crate::clock;
 use crate::observe::{Event, Who};
 
 pin_project! {
@@ -18,18 +21,27 @@ pin_project! {
         answer: Along<A>,
         who: Who,
         #[pin]
-        state: State<S::Future, A::Kept, A::Future>,
+        state: State<Call<S, Req, A::Kept>, A::Future>,
     }
 }
+
+/// What is kept of the request goes through the call like a permit. Nobody waits for it.
+type Call<S, Req, Kept> = Admitted<
+    Pending<Result<Kept, <S as Service<Req>>::Error>>,
+    Kept,
+    S,
+    Req,
+    <S as Service<Req>>::Future,
+    <S as Service<Req>>::Error,
+>;
 
 pin_project! {
     // Calling ─▶ Answering
     #[project = StateProj]
-    enum State<F, K, A> {
+    enum State<C, A> {
         Calling {
             #[pin]
-            call: F,
-            kept: Option<K>,
+            call: C,
         },
         Answering {
             #[pin]
@@ -40,16 +52,20 @@ pin_project! {
 
 impl<S, A, Req> FallbackFuture<S, A, Req>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     A: Answer<Req, S::Response, S::Error>,
 {
     #[inline(always)]
-    pub(super) fn new(kept: A::Kept, answer: Along<A>, who: Who, call: S::Future) -> Self {
+    pub(super) fn new(
+        inner: &mut S,
+        request: Req,
+        kept: A::Kept,
+        answer: Along<A>,
+        who: Who,
+    ) -> Self {
+        let call = Admitted::new(Ok(Entry::Now(kept)), inner, request);
         Self {
-            state: State::Calling {
-                call,
-                kept: Some(kept),
-            },
+            state: State::Calling { call },
             answer,
             who,
         }
@@ -67,25 +83,30 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let answer = match this.state.as_mut().project() {
-                StateProj::Calling { call, kept } => {
-                    let result = ready!(call.poll(cx));
+            match this.state.as_mut().project() {
+                StateProj::Calling { call } => {
+                    let (result, kept) = ready!(clock::poll(|| call.poll(cx)));
+                    let kept = kept.expect("kept for the whole call");
                     if !this.answer.applies(result.as_ref()) {
+                        if let Ok(response) = &result {
+                            this.answer.passes(kept, response);
+                        }
                         return Poll::Ready(result);
                     }
-                    let kept = kept.take().expect("answered once");
-                    this.answer.answer(kept, result)
+                    let answer = this.answer.answer(kept, result);
+                    this.state.set(State::Answering { answer });
                 }
                 StateProj::Answering { answer } => {
                     let result = ready!(answer.poll(cx));
-                    if let (Ok(_), Some(observer)) = (&result, this.who.observer()) {
+                    // What came back as it was is no answer.
+                    let answered = result.is_ok() && !this.answer.applies(result.as_ref());
+                    if let (true, Some(observer)) = (answered, this.who.observer()) {
                         let fallback = this.who.name().unwrap_or("fallback");
                         observer.emit(&Event::FellBack { fallback });
                     }
                     return Poll::Ready(result);
                 }
-            };
-            this.state.set(State::Answering { answer });
+            }
         }
     }
 }

@@ -142,8 +142,6 @@ impl<S, A: Clone> Layer<S> for FallbackLayer<A> {
 }
 
 /// The service of a [`FallbackLayer`].
-///
-/// An error of its readiness goes to the caller as it is: there is no request yet to answer.
 #[derive(Debug)]
 pub struct Fallback<S, A> {
     inner: S,
@@ -163,22 +161,23 @@ impl<S: Clone, A> Clone for Fallback<S, A> {
 
 impl<S, A, Req> Service<Req> for Fallback<S, A>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     A: Answer<Req, S::Response, S::Error> + Clone,
 {
     type Response = S::Response;
     type Error = S::Error;
     type Future = FallbackFuture<S, A, Req>;
 
-    #[inline]
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
+    /// Always ready. Each call asks for the inner service's readiness, so that an error of it has a request to answer.
+    #[inline(always)]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let kept = self.answer.keep(&request);
         let (answer, who) = (self.answer.along(), self.who.clone());
-        FallbackFuture::new(kept, answer, who, self.inner.call(request))
+        FallbackFuture::new(&mut self.inner, request, kept, answer, who)
     }
 }
