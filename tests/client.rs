@@ -312,18 +312,47 @@ async fn the_timeout_of_a_request_bounds_the_whole_call() {
     assert!(rejected(&error).is_timeout(), "{error:?}");
 }
 
-#[tokio::test]
-async fn a_call_given_up_says_whose_it_was_and_the_observer_hears_of_it() {
-    #[derive(Clone, Default)]
-    struct Heard(Arc<Mutex<Vec<String>>>);
-    impl Observe for Heard {
-        fn on_event(&self, event: &Event<'_>) {
-            if let Event::Refused(rejected) = event {
-                self.0.lock().unwrap().push(rejected.to_string());
-            }
+/// What an observer heard of refusals.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Observe for Heard {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::Refused(rejected) = event {
+            self.0.lock().unwrap().push(rejected.to_string());
         }
     }
+}
 
+#[tokio::test]
+async fn an_attempt_that_timed_out_is_told_to_the_observer_with_its_instance() {
+    let registry = Memory::new();
+    let hangs = Server::start(|_| std::future::pending::<&str>()).await;
+    register(&registry, "orders", &hangs).await;
+    let heard = Heard::default();
+    let policy = Policy::new()
+        .attempt_timeout(Duration::from_millis(50))
+        .attempts(2);
+    let client = client(&registry)
+        .policy("orders", policy)
+        .observe(heard.clone());
+    let error = client.get("http://orders/").send().await.unwrap_err();
+    let told = heard.0.lock().unwrap().clone();
+    let expected = format!(
+        "attempt timeout `orders at {}` gave up after 50ms",
+        hangs.address
+    );
+    assert_eq!(told, [expected.clone(), expected]);
+    assert_eq!(error.to_string(), told[1]);
+    assert_eq!(rejected(&error).name(), Some("orders"));
+    assert_eq!(
+        rejected(&error).instance(),
+        Some(&*hangs.address.to_string())
+    );
+}
+
+#[tokio::test]
+async fn a_call_given_up_says_whose_it_was_and_the_observer_hears_of_it() {
     let registry = Memory::new();
     let server = Server::start(|_| std::future::pending::<&str>()).await;
     register(&registry, "orders", &server).await;
@@ -332,11 +361,13 @@ async fn a_call_given_up_says_whose_it_was_and_the_observer_hears_of_it() {
     let client = client(&registry)
         .policy("orders", policy)
         .observe(heard.clone());
+    let id = server.address;
     for _ in 0..8 {
         let error = client.get("http://orders/").send().await.unwrap_err();
         assert_eq!(error.to_string(), "timeout `orders` gave up after 100ms");
         let told = std::mem::take(&mut *heard.0.lock().unwrap());
-        assert_eq!(told, [error.to_string()]);
+        let attempt = format!("attempt timeout `orders at {id}`: the deadline has passed");
+        assert_eq!(told, [attempt, error.to_string()]);
     }
     let request = client
         .get("http://orders/")

@@ -28,7 +28,13 @@ impl TimeoutLayer {
     /// Says whose calls these are, in refusals and to the observer. By default they have no name.
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.who.change().0 = Some(name.into());
+        self.who.change().name = Some(name.into());
+        self
+    }
+
+    /// Says that these are attempts, and which instance of the service they are for, by its id.
+    pub(crate) fn instance(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.who.change().instance = Some(id.into());
         self
     }
 
@@ -47,7 +53,7 @@ impl TimeoutLayer {
     /// Tells `observer` of each call given up.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
-        self.who.change().1 = observer.into();
+        self.who.change().observer = observer.into();
         self
     }
 }

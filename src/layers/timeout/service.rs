@@ -116,13 +116,13 @@ where
             Waiting::No => limit,
             _ => match self.left(now) {
                 Ok(left) => left,
-                Err(reason) => return self.refused(Rejected::new("timeout", reason)),
+                Err(reason) => return self.refused(self.layer.who.rejected(reason)),
             },
         };
         let bound = Bound::new(now, left, limit);
         if bound.limit.is_none() && bound.at <= now {
             // Nobody waits for the answer any more: spare the peer the question.
-            return self.refused(Rejected::new("timeout", bound.reason()).unsent());
+            return self.refused(self.layer.who.rejected(bound.reason()).unsent());
         }
         let _entered = Deadline::at(bound.at).enter();
         TimeoutFuture {
