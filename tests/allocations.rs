@@ -63,6 +63,7 @@ async fn the_count_sees_an_allocation() {
 async fn a_timeout_allocates_nothing() {
     assert_no_allocation(TimeoutLayer::new(SECOND));
     assert_no_allocation(TimeoutLayer::new(SECOND).cover_readiness());
+    assert_no_allocation(TimeoutLayer::new(SECOND).by(|_: &u8| Some(2 * SECOND)));
 }
 
 #[tokio::test(start_paused = true)]

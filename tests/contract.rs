@@ -61,6 +61,10 @@ macro_rules! laws {
 contract! {
     timeout: (TimeoutLayer::new(HOUR), || 0);
     timeout_over_readiness: (TimeoutLayer::new(HOUR).cover_readiness(), || 0);
+    timeout_by_request: {
+        let limit = |request: &u8| (*request > 1).then_some(2 * HOUR);
+        (TimeoutLayer::new(HOUR).by(limit).cover_readiness(), || 0)
+    };
     bulkhead: {
         let bulkhead = Bulkhead::new("contract", 1);
         (bulkhead.layer(), move || bulkhead.in_flight())

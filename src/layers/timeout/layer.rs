@@ -3,14 +3,15 @@ use std::time::Duration;
 
 use tower::Layer;
 
-use super::Timeout;
 use super::who::Who;
+use super::{By, Fixed, Timeout};
 use crate::observe::Observer;
 
 /// Gives up a call after a limit.
 #[derive(Clone, Debug)]
-pub struct TimeoutLayer {
+pub struct TimeoutLayer<L = Fixed> {
     pub(super) limit: Duration,
+    pub(super) limits: L,
     pub(super) covers_readiness: bool,
     pub(super) who: Who,
 }
@@ -20,8 +21,38 @@ impl TimeoutLayer {
     pub fn new(limit: Duration) -> Self {
         Self {
             limit,
+            limits: Fixed,
             covers_readiness: false,
             who: Who::default(),
+        }
+    }
+}
+
+impl<L> TimeoutLayer<L> {
+    /// Lets a request say its own limit, shorter or longer; where `limit` gives `None`, the layer's holds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use buttress::layers::timeout::TimeoutLayer;
+    ///
+    /// struct Report {
+    ///     days: u32,
+    /// }
+    ///
+    /// let layer = TimeoutLayer::new(Duration::from_millis(300))
+    ///     .by(|report: &Report| (report.days > 30).then_some(Duration::from_secs(5)));
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn by<Req, F>(self, limit: F) -> TimeoutLayer<By<F>>
+    where
+        F: Fn(&Req) -> Option<Duration>,
+    {
+        TimeoutLayer {
+            limit: self.limit,
+            limits: By(limit),
+            covers_readiness: self.covers_readiness,
+            who: self.who,
         }
     }
 
@@ -44,6 +75,10 @@ impl TimeoutLayer {
     ///
     /// Past the limit `poll_ready` lets the caller through, and its call is refused. The wait is that of one service
     /// value: concurrent callers each need a clone.
+    ///
+    /// One waits for readiness before there is a request, so it is the layer's limit that bounds the wait, whatever a
+    /// request says [by](Self::by) itself. Its own limit then counts from the beginning of the wait, and it is refused
+    /// if that is over.
     #[must_use]
     pub fn cover_readiness(mut self) -> Self {
         self.covers_readiness = true;
@@ -58,8 +93,8 @@ impl TimeoutLayer {
     }
 }
 
-impl<S> Layer<S> for TimeoutLayer {
-    type Service = Timeout<S>;
+impl<S, L: Clone> Layer<S> for TimeoutLayer<L> {
+    type Service = Timeout<S, L>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Timeout::new(inner, self.clone())

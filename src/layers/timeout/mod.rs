@@ -26,9 +26,11 @@
 mod bound;
 mod future;
 mod layer;
+mod limits;
 mod service;
 mod who;
 
 pub use future::TimeoutFuture;
 pub use layer::TimeoutLayer;
+pub use limits::{By, Fixed, Limits};
 pub use service::Timeout;
