@@ -21,6 +21,8 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::transport::http::deadline::{ReceiveDeadlineLayer, SendDeadlineLayer};
+use http::Request;
 use tower::layer::util::Identity;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 
@@ -127,6 +129,17 @@ async fn a_fallback_allocates_nothing() {
     assert_no_allocation(FallbackLayer::value(0));
     let replica = service_fn(|request: u8| ready(Ok::<_, BoxError>(request)));
     assert_no_allocation(FallbackLayer::service(u8::clone, replica));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_deadline_allocates_nothing_where_one_could_travel() {
+    assert_no_allocation(
+        ServiceBuilder::new()
+            .map_request(Request::<u8>::new)
+            .layer(ReceiveDeadlineLayer::new())
+            .layer(SendDeadlineLayer::new())
+            .map_request(Request::<u8>::into_body),
+    );
 }
 
 #[tokio::test(start_paused = true)]

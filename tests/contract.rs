@@ -27,8 +27,10 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
-use buttress::{BoxError, Outcome};
-use tower::{Layer, Service, ServiceExt};
+use buttress::transport::http::deadline::{ReceiveDeadlineLayer, SendDeadlineLayer};
+use buttress::{BoxError, Deadline, Outcome};
+use tower::util::MapRequest;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -114,6 +116,34 @@ contract! {
     fallback: (FallbackLayer::from_fn(|failed: Result<u8, BoxError>| failed), || 0);
     coalesce: (CoalesceLayer::new(|request: &u8| *request), || 0);
     batch: (BatchLayer::new(One).size(1), || 0);
+    receive_deadline: (over_http(ReceiveDeadlineLayer::new().most(HOUR)), || 0);
+    send_deadline: (over_http(SendDeadlineLayer::new()), || 0);
+}
+
+/// A layer for HTTP around a service that is asked for bodies alone. Each request has a deadline.
+fn over_http<L>(layer: L) -> impl Layer<Inner, Service: Subject>
+where
+    L: Layer<
+            MapRequest<Inner, fn(http::Request<u8>) -> u8>,
+            Service: Service<
+                http::Request<u8>,
+                Response = u8,
+                Error = BoxError,
+                Future: Send + 'static,
+            > + Clone
+                         + Send
+                         + 'static,
+        >,
+{
+    let bodies: fn(http::Request<u8>) -> u8 = http::Request::into_body;
+    ServiceBuilder::new()
+        .map_request(|body: u8| {
+            let mut request = http::Request::new(body);
+            request.extensions_mut().insert(Deadline::within(HOUR));
+            request
+        })
+        .layer(layer)
+        .map_request(bodies)
 }
 
 /// A batch of one.
