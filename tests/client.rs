@@ -18,6 +18,7 @@ use buttress::observe::{Event, Observe};
 use buttress::registries::consul::Consul;
 use buttress::registries::file::File;
 use buttress::registries::memory::Memory;
+use buttress::transport::http::deadline::SendDeadlineLayer;
 use buttress::transport::reqwest::{Client, ClientError};
 use buttress::{Deadline, Instance, Registry, Rejected, Resolver, clock};
 use tokio::net::TcpListener;
@@ -374,6 +375,50 @@ async fn a_call_given_up_says_whose_it_was_and_the_observer_hears_of_it() {
         .timeout(Duration::from_millis(50));
     let error = request.send().await.unwrap_err();
     assert_eq!(error.to_string(), "timeout `orders` gave up after 50ms");
+}
+
+#[tokio::test]
+async fn each_attempt_says_in_its_headers_how_long_it_has_if_asked_to() {
+    let registry = Memory::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let server = Server::start({
+        let told = told.clone();
+        move |request: Request| {
+            let said = request.headers().get("x-request-timeout-ms");
+            let said = said.map(|it| it.to_str().unwrap().parse::<u128>().unwrap());
+            told.lock().unwrap().push(said);
+            async { StatusCode::SERVICE_UNAVAILABLE }
+        }
+    })
+    .await;
+    register(&registry, "orders", &server).await;
+    let policy = Policy::new()
+        .attempt_timeout(Duration::from_secs(2))
+        .attempts(2);
+    let quiet = client(&registry).policy("orders", policy.clone());
+    quiet.get("http://orders/").send().await.unwrap();
+    assert_eq!(std::mem::take(&mut *told.lock().unwrap()), [None, None]);
+
+    let margin = Duration::from_millis(500);
+    let client = quiet.send_deadlines(SendDeadlineLayer::new().margin(margin));
+    client.get("http://orders/").send().await.unwrap();
+    let attempts = std::mem::take(&mut *told.lock().unwrap());
+    assert_eq!(attempts.len(), 2);
+    for left in attempts {
+        let left = left.expect("told");
+        assert!((1..=1500).contains(&left), "{left}");
+    }
+
+    // The whole call's, where that is nearer; and nothing is sent that the margin leaves no time for.
+    let request = client.get("http://orders/").timeout(Duration::from_secs(1));
+    request.send().await.unwrap();
+    let left = told.lock().unwrap().pop().unwrap().expect("told");
+    assert!((1..=500).contains(&left), "{left}");
+    let calls = server.calls();
+    let request = client.get("http://orders/").timeout(margin);
+    let error = request.send().await.unwrap_err();
+    assert!(rejected(&error).is_timeout() && rejected(&error).never_sent());
+    assert_eq!(server.calls(), calls);
 }
 
 #[tokio::test]
