@@ -100,6 +100,7 @@ impl Client {
     }
 
     /// Says in each attempt's headers how long it has, by the settings of `layer`. By default peers are told nothing.
+    /// Where `reqwest` follows a redirect it says the same again.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
