@@ -71,7 +71,7 @@ impl Deadline {
     /// Runs `future` under this deadline, or under the one around it if that is earlier.
     pub fn scope<F: Future>(self, future: F) -> Scoped<F> {
         Scoped {
-            deadline: self,
+            deadline: Some(self),
             future,
         }
     }
@@ -136,9 +136,21 @@ pin_project! {
     /// A future under a [`Deadline`]; see [`Deadline::scope`].
     #[derive(Debug)]
     pub struct Scoped<F> {
-        deadline: Deadline,
+        deadline: Option<Deadline>,
         #[pin]
         future: F,
+    }
+}
+
+impl<F> Scoped<F> {
+    /// What `call` makes, itself made under `deadline` if there is one.
+    #[cfg(feature = "http")]
+    pub(crate) fn call(deadline: Option<Deadline>, call: impl FnOnce() -> F) -> Self {
+        let _entered = deadline.map(Deadline::enter);
+        Self {
+            deadline,
+            future: call(),
+        }
     }
 }
 
@@ -147,7 +159,7 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let _entered = this.deadline.enter();
+        let _entered = this.deadline.map(Deadline::enter);
         this.future.poll(cx)
     }
 }

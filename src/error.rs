@@ -35,6 +35,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 pub struct Rejected {
     layer: &'static str,
     name: Option<Arc<str>>,
+    instance: Option<Arc<str>>,
     reason: Reason,
     retry_after: Option<Duration>,
     unsent: bool,
@@ -106,6 +107,7 @@ impl Rejected {
         Self {
             layer,
             name: None,
+            instance: None,
             reason,
             retry_after: None,
             unsent: false,
@@ -117,6 +119,13 @@ impl Rejected {
     #[must_use]
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Says which instance of the service the call was for, by its id.
+    #[must_use]
+    pub fn at(mut self, instance: impl Into<Arc<str>>) -> Self {
+        self.instance = Some(instance.into());
         self
     }
 
@@ -149,6 +158,11 @@ impl Rejected {
     /// The name of the breaker, bulkhead or service, if it has one.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// The id of the instance that the call was for, where one was picked.
+    pub fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
     }
 
     /// Why it refused.
@@ -217,9 +231,11 @@ impl Rejected {
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.layer)?;
-        if let Some(name) = &self.name {
-            write!(f, " `{name}`")?;
-        }
+        match (&self.name, &self.instance) {
+            (Some(name), Some(instance)) => write!(f, " `{name} at {instance}`"),
+            (Some(name), None) | (None, Some(name)) => write!(f, " `{name}`"),
+            (None, None) => Ok(()),
+        }?;
         match self.reason {
             Reason::TimedOut { after } => write!(f, " gave up after {:?}", rounded(after)),
             Reason::DeadlineExceeded => f.write_str(": the deadline has passed"),

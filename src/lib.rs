@@ -69,6 +69,7 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
+//! | `http` | `transport::http`: [deadlines](docs::layers::timeout#across-services) that travel, rules of trying again, bodies that hold a slot |
 //! | `reqwest` | `transport::reqwest`: [the client](docs::client) around a `reqwest::Client` |
 //! | `consul` | `registries::consul`: [Consul](docs::registries::consul) |
 //! | `eureka` | `registries::eureka`: [Eureka](docs::registries::eureka) |

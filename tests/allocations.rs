@@ -20,7 +20,9 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::transport::http::deadline::{ReceiveDeadlineLayer, SendDeadlineLayer};
 use buttress::{BoxError, Outcome};
+use http::Request;
 use tower::layer::util::Identity;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -63,6 +65,7 @@ async fn the_count_sees_an_allocation() {
 async fn a_timeout_allocates_nothing() {
     assert_no_allocation(TimeoutLayer::new(SECOND));
     assert_no_allocation(TimeoutLayer::new(SECOND).cover_readiness());
+    assert_no_allocation(TimeoutLayer::new(SECOND).by(|_: &u8| Some(2 * SECOND)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,6 +158,17 @@ async fn a_fallback_allocates_nothing() {
     let first = last.layer().layer(Inner { pauses: 0 }).oneshot(7);
     assert_eq!(first.await.unwrap(), 7);
     assert_no_allocation(last.layer());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_deadline_allocates_nothing_where_one_could_travel() {
+    assert_no_allocation(
+        ServiceBuilder::new()
+            .map_request(Request::<u8>::new)
+            .layer(ReceiveDeadlineLayer::new())
+            .layer(SendDeadlineLayer::new())
+            .map_request(Request::<u8>::into_body),
+    );
 }
 
 #[tokio::test(start_paused = true)]

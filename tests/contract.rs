@@ -27,8 +27,10 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
-use buttress::{BoxError, Outcome};
-use tower::{Layer, Service, ServiceExt};
+use buttress::transport::http::deadline::{ReceiveDeadlineLayer, SendDeadlineLayer};
+use buttress::{BoxError, Deadline, Outcome};
+use tower::util::MapRequest;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -61,6 +63,10 @@ macro_rules! laws {
 contract! {
     timeout: (TimeoutLayer::new(HOUR), || 0);
     timeout_over_readiness: (TimeoutLayer::new(HOUR).cover_readiness(), || 0);
+    timeout_by_request: {
+        let limit = |request: &u8| (*request > 1).then_some(2 * HOUR);
+        (TimeoutLayer::new(HOUR).by(limit).cover_readiness(), || 0)
+    };
     bulkhead: {
         let bulkhead = Bulkhead::new("contract", 1);
         (bulkhead.layer(), move || bulkhead.in_flight())
@@ -119,6 +125,34 @@ contract! {
     };
     coalesce: (CoalesceLayer::new(|request: &u8| *request), || 0);
     batch: (BatchLayer::new(One).size(1), || 0);
+    receive_deadline: (over_http(ReceiveDeadlineLayer::new().most(HOUR)), || 0);
+    send_deadline: (over_http(SendDeadlineLayer::new()), || 0);
+}
+
+/// A layer for HTTP around a service that is asked for bodies alone. Each request has a deadline.
+fn over_http<L>(layer: L) -> impl Layer<Inner, Service: Subject>
+where
+    L: Layer<
+            MapRequest<Inner, fn(http::Request<u8>) -> u8>,
+            Service: Service<
+                http::Request<u8>,
+                Response = u8,
+                Error = BoxError,
+                Future: Send + 'static,
+            > + Clone
+                         + Send
+                         + 'static,
+        >,
+{
+    let bodies: fn(http::Request<u8>) -> u8 = http::Request::into_body;
+    ServiceBuilder::new()
+        .map_request(|body: u8| {
+            let mut request = http::Request::new(body);
+            request.extensions_mut().insert(Deadline::within(HOUR));
+            request
+        })
+        .layer(layer)
+        .map_request(bodies)
 }
 
 /// A batch of one.

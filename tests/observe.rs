@@ -20,6 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn every_event(see: impl Fn(&Event<'_>)) {
     let rejected = Rejected::new("circuit breaker", Reason::Open)
         .named("orders")
+        .at("orders-1")
         .retry_after(SECOND);
     let (service, instance, registry) = ("orders", "orders-1", "consul");
     see(&Event::Refused(&rejected));
@@ -237,7 +238,7 @@ fn every_event_is_traced_at_the_level_of_its_urgency() {
         every_event(|event| TracingObserver.on_event(event));
     });
     let expected = "\
-DEBUG buttress: call refused layer=\"circuit breaker\" name=\"orders\" reason=\"open\" retry_after=1s
+DEBUG buttress: call refused layer=\"circuit breaker\" name=\"orders\" instance=\"orders-1\" reason=\"open\" retry_after=1s
  INFO buttress: circuit breaker tripped name=\"orders\" condition=\"failure_rate\"
  WARN buttress: circuit breaker changed name=\"orders\" from=\"closed\" to=\"open\"
 DEBUG buttress: retrying name=\"orders\" attempt=2 wait=1s

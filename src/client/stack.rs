@@ -49,9 +49,10 @@ impl<T: Transport> Protected<T> {
             None => bulkhead,
         };
         let new_instance = NewInstance {
-            service: name.into(),
             transport: transport.clone(),
-            timeout: TimeoutLayer::new(policy.attempt_timeout),
+            timeout: TimeoutLayer::new(policy.attempt_timeout)
+                .name(name)
+                .observe(observer.clone()),
         };
         let balance = Balance::new(watch.clone(), new_instance)
             .classify(rules.clone())
@@ -196,7 +197,6 @@ pub(super) struct Attempt<R> {
 /// Makes the service of an instance: the transport under the attempt's timeout.
 #[derive(Clone)]
 pub(super) struct NewInstance<T> {
-    service: Box<str>,
     transport: T,
     timeout: TimeoutLayer,
 }
@@ -205,8 +205,7 @@ impl<T: Transport> NewEndpoint for NewInstance<T> {
     type Service = Timeout<Endpoint<T>>;
 
     fn new_endpoint(&self, instance: &Arc<Instance>) -> Self::Service {
-        let timeout = self.timeout.clone();
-        let timeout = timeout.name(format!("{} at {}", self.service, instance.id));
+        let timeout = self.timeout.clone().instance(&*instance.id);
         timeout.layer(Endpoint {
             transport: self.transport.clone(),
             endpoint: self.transport.endpoint(instance),

@@ -19,6 +19,7 @@ impl Observe for TracingObserver {
                 target: TARGET,
                 layer = rejected.layer(),
                 name = rejected.name(),
+                instance = rejected.instance(),
                 reason = words::reason(rejected.reason()),
                 retry_after = rejected.wait_hint().map(rounded).map(tracing::field::debug),
                 "call refused"

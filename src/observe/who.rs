@@ -5,38 +5,42 @@ use crate::error::Rejected;
 
 /// Whose calls these are, and who is told of them. Nobody and nothing costs a call nothing.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Who(Option<Arc<(Option<Arc<str>>, Observer)>>);
+pub(crate) struct Who(Option<Arc<Known>>);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) instance: Option<Arc<str>>,
+    pub(crate) observer: Observer,
+}
 
 impl Who {
-    pub(crate) fn set_name(&mut self, name: Arc<str>) {
-        self.change().0 = Some(name);
-    }
-
-    pub(crate) fn set_observer(&mut self, observer: Observer) {
-        self.change().1 = observer;
-    }
-
-    fn change(&mut self) -> &mut (Option<Arc<str>>, Observer) {
+    pub(crate) fn change(&mut self) -> &mut Known {
         Arc::make_mut(self.0.get_or_insert_default())
     }
 
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.0.as_ref()?.0.as_deref()
+    pub(crate) fn known(&self) -> Option<&Known> {
+        self.0.as_deref()
     }
 
-    pub(crate) fn observer(&self) -> Option<&Observer> {
-        self.0.as_ref().map(|who| &who.1)
-    }
-
-    /// A refusal with this name, told to this observer.
-    pub(crate) fn refuses(&self, rejected: Rejected) -> Rejected {
-        let Some(who) = &self.0 else {
+    /// With the name and the instance.
+    pub(crate) fn sign(&self, mut rejected: Rejected) -> Rejected {
+        let Some(who) = self.known() else {
             return rejected;
         };
-        let (name, observer) = &**who;
-        observer.refused(match name {
-            Some(name) => rejected.named(Arc::clone(name)),
+        if let Some(name) = &who.name {
+            rejected = rejected.named(Arc::clone(name));
+        }
+        if let Some(instance) = &who.instance {
+            rejected = rejected.at(Arc::clone(instance));
+        }
+        rejected
+    }
+
+    pub(crate) fn tells(&self, rejected: Rejected) -> Rejected {
+        match self.known() {
+            Some(who) => who.observer.refused(rejected),
             None => rejected,
-        })
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What HTTP says about trying again: which requests are safe to repeat, which answers ask for it, and when. And two
-//! bodies: a [`HeldBody`] holds a permit for as long as it is read, a [`CutBody`] breaks off on purpose.
+//! bodies: a [`HeldBody`] holds a permit for as long as it is read, a [`CutBody`] breaks off on purpose. How a deadline
+//! travels is in [`deadline`].
 
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +10,7 @@ use http::{Method, StatusCode};
 use crate::classify::Outcome;
 
 mod cut;
+pub mod deadline;
 mod held;
 
 pub use cut::CutBody;

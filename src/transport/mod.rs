@@ -1,6 +1,6 @@
 //! Where foreign crates meet ours: one file and one feature each.
 
-#[cfg(feature = "reqwest")]
+#[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;

@@ -100,9 +100,9 @@ where
                     let result = ready!(answer.poll(cx));
                     // What came back as it was is no answer.
                     let answered = result.is_ok() && !this.answer.applies(result.as_ref());
-                    if let (true, Some(observer)) = (answered, this.who.observer()) {
-                        let fallback = this.who.name().unwrap_or("fallback");
-                        observer.emit(&Event::FellBack { fallback });
+                    if let (true, Some(who)) = (answered, this.who.known()) {
+                        let fallback = who.name.as_deref().unwrap_or("fallback");
+                        who.observer.emit(&Event::FellBack { fallback });
                     }
                     return Poll::Ready(result);
                 }

@@ -52,14 +52,14 @@ impl<A> FallbackLayer<A> {
     /// Says whose answers these are, to the observer. The default is `fallback`.
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.who.set_name(name.into());
+        self.who.change().name = Some(name.into());
         self
     }
 
     /// Tells `observer` of each answer given in place of a failed call.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
-        self.who.set_observer(observer.into());
+        self.who.change().observer = observer.into();
         self
     }
 }

@@ -2,7 +2,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::deadline::Deadline;
-use crate::error::Reason;
+use crate::error::{Reason, Rejected};
+use crate::observe::Who;
 
 /// When a call ends at the latest.
 #[derive(Clone, Copy, Debug)]
@@ -40,4 +41,11 @@ impl Bound {
             None => Reason::DeadlineExceeded,
         }
     }
+}
+
+/// A refusal in the name of `who`. That of an attempt is told apart from that of the whole call, which has the same name.
+pub(super) fn rejected(who: &Who, reason: Reason) -> Rejected {
+    let instance = who.known().and_then(|it| it.instance.as_ref());
+    let layer = instance.map_or("timeout", |_| "attempt timeout");
+    who.sign(Rejected::new(layer, reason))
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::task::unconstrained;
 
-use super::bound::Bound;
+use super::bound::{Bound, rejected};
 use crate::clock::{self, Timer};
 use crate::deadline::Deadline;
 use crate::error::Rejected;
@@ -98,7 +98,7 @@ where
                 }
             }
         }
-        let rejected = who.refuses(Rejected::new("timeout", bound.reason()));
+        let rejected = who.tells(rejected(who, bound.reason()));
         // Drops the inner future now, not when the caller drops this one.
         state.set(State::Over { result: None });
         Poll::Ready(Err(rejected.into()))

@@ -1,8 +1,9 @@
 //! A limit on how long a call may take. See the [guide](crate::docs::layers::timeout).
 //!
-//! The limit is the shorter of the layer's own and of the request's [`Deadline`], and it becomes the deadline of
-//! everything inside. Past it the inner future is dropped and the call ends with [`Rejected`]: `TimedOut` where the
-//! layer's limit was the shorter, `DeadlineExceeded` where the deadline was. A panic inside stays a panic.
+//! The limit is the shorter of the layer's own, or the one that the request says, and of the request's
+//! [`Deadline`](crate::Deadline), and it becomes the deadline of everything inside. Past it the inner future is dropped
+//! and the call ends with [`Rejected`](crate::Rejected): `TimedOut` where the limit was the shorter, `DeadlineExceeded`
+//! where the deadline was. A panic inside stays a panic.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -26,8 +27,10 @@
 mod bound;
 mod future;
 mod layer;
+mod limits;
 mod service;
 
 pub use future::TimeoutFuture;
 pub use layer::TimeoutLayer;
+pub use limits::{By, Fixed, Limits};
 pub use service::Timeout;

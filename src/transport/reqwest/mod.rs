@@ -53,6 +53,7 @@ use crate::error::Error;
 use crate::layers::timeout::TimeoutLayer;
 use crate::observe::Observer;
 use crate::transport::http::HttpRules;
+use crate::transport::http::deadline::SendDeadlineLayer;
 
 pub use self::request::RequestBuilder;
 pub use self::transport::ReqwestTransport;
@@ -96,6 +97,26 @@ impl Client {
     #[must_use]
     pub fn http_rules(self, rules: HttpRules) -> Self {
         self.map(|inner| inner.map_transport(|transport| transport.set_rules(rules)))
+    }
+
+    /// Says in each attempt's headers how long it has, by the settings of `layer`. By default peers are told nothing.
+    /// Where `reqwest` follows a redirect it says the same again.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use buttress::Resolver;
+    /// use buttress::registries::memory::Memory;
+    /// use buttress::transport::http::deadline::SendDeadlineLayer;
+    /// use buttress::transport::reqwest::Client;
+    ///
+    /// let client = Client::new(reqwest::Client::new(), Resolver::new(Memory::new()))
+    ///     .send_deadlines(SendDeadlineLayer::new());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn send_deadlines(self, layer: SendDeadlineLayer) -> Self {
+        self.map(|inner| inner.map_transport(|transport| transport.set_deadlines(layer)))
     }
 
     /// Lets requests to IP addresses and to names that no registry knows out as they are; see

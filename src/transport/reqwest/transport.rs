@@ -14,6 +14,7 @@ use crate::deadline::Deadline;
 use crate::discovery::{BoxFuture, Instance};
 use crate::error::{Error, Reason, Rejected};
 use crate::layers::retry::Decision;
+use crate::transport::http::deadline::SendDeadlineLayer;
 use crate::transport::http::{self, HttpRules};
 
 /// Sends `reqwest` requests to instances.
@@ -22,6 +23,7 @@ pub struct ReqwestTransport {
     client: Client,
     rules: Arc<HttpRules>,
     tls: Option<TlsBuilder>,
+    deadlines: Option<SendDeadlineLayer>,
 }
 
 type TlsBuilder = Arc<dyn Fn() -> ClientBuilder + Send + Sync>;
@@ -32,6 +34,7 @@ impl ReqwestTransport {
             client,
             rules: Arc::default(),
             tls: None,
+            deadlines: None,
         }
     }
 
@@ -45,6 +48,27 @@ impl ReqwestTransport {
 
     pub(super) fn set_tls(&mut self, builder: impl Fn() -> ClientBuilder + Send + Sync + 'static) {
         self.tls = Some(Arc::new(builder));
+    }
+
+    pub(super) fn set_deadlines(&mut self, layer: SendDeadlineLayer) {
+        self.deadlines = Some(layer);
+    }
+
+    /// Sends `request`, which says what its attempt has left; its answer's body has until `deadline`.
+    fn send(
+        &self,
+        client: Client,
+        mut request: Request,
+        deadline: Option<Deadline>,
+    ) -> BoxFuture<'static, Result<Response, ClientError>> {
+        if let Some(layer) = &self.deadlines {
+            let attempt = Deadline::current().into_iter().chain(deadline).min();
+            let written = attempt.map_or(Ok(()), |it| layer.write(it, request.headers_mut()));
+            if let Err(rejected) = written {
+                return Box::pin(async { Err(rejected.into()) });
+            }
+        }
+        send(client, request, deadline)
     }
 
     /// Aims `request` at the endpoint, and gives the client to send it with.
@@ -140,13 +164,13 @@ impl Transport for ReqwestTransport {
         deadline: Option<Deadline>,
     ) -> Self::Future {
         match self.aim(endpoint, &mut request) {
-            Ok(client) => send(client, request, deadline),
+            Ok(client) => self.send(client, request, deadline),
             Err(error) => Box::pin(async { Err(error) }),
         }
     }
 
     fn call_as_is(&self, request: Request, deadline: Option<Deadline>) -> Self::Future {
-        send(self.client.clone(), request, deadline)
+        self.send(self.client.clone(), request, deadline)
     }
 }
 
