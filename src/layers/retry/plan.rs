@@ -1,6 +1,6 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tower::Service;
 
@@ -8,7 +8,7 @@ use super::service::Shared;
 use super::{Decision, Rules};
 use crate::algo::backoff::Waits;
 use crate::algo::lanes::Share;
-use crate::budget::{RetryBudget, Token, Underway};
+use crate::budget::{Paid, Underway};
 use crate::clock::{self, Sleep};
 use crate::deadline::{Deadline, poll_ready_in_time};
 use crate::observe::Event;
@@ -26,7 +26,7 @@ pub(super) struct Again<S, Res, E> {
     /// What the peer said last. It is the answer if the next attempt is never made or is refused.
     pub(super) kept: Result<Res, E>,
     /// The attempt's that is coming or under way, spent once that has begun.
-    pub(super) token: Option<Token>,
+    pub(super) token: Paid,
 }
 
 impl<S, Res, E> Again<S, Res, E> {
@@ -47,6 +47,8 @@ pub(super) struct Plan<S, Req, R> {
     /// The number of the last attempt, 1 for the first.
     attempt: u32,
     waits: Waits,
+    /// When the last attempt may begin.
+    latest: Option<Instant>,
     _underway: Option<Underway>,
 }
 
@@ -57,8 +59,11 @@ where
 {
     #[inline]
     pub(super) fn new(shared: Share<Shared<S, R>>, request: Option<Req>) -> Self {
+        let settings = &shared.policy.settings;
+        let latest = |limit| clock::after(clock::begin().at, limit);
         Self {
-            _underway: shared.policy.budget.as_ref().map(RetryBudget::begin),
+            latest: settings.limit.map(latest),
+            _underway: settings.account.begin(),
             shared,
             request,
             attempt: 1,
@@ -87,17 +92,17 @@ where
             // Over is over: its place in the budget is free for the next.
             again.token = None;
         }
-        if let (1, Some(budget)) = (self.attempt, &policy.budget) {
-            budget.deposit(clock::end());
+        if self.attempt == 1 {
+            policy.settings.account.deposit(clock::end());
         }
         let Some(request) = &self.request else {
             return Err(result);
         };
         match policy.rules.decide(request, result.as_ref()) {
             Decision::Done => Err(result),
-            Decision::Retry { after } => match self.wait(after) {
-                Some((wait, token)) => {
-                    self.keep(result, token, again);
+            decision => match self.wait(decision) {
+                Some((wait, paid)) => {
+                    self.keep(result, paid, again);
                     Ok(Box::pin(clock::sleep(wait)))
                 }
                 None => Err(result),
@@ -106,12 +111,7 @@ where
     }
 
     /// Keeps what the next attempt needs.
-    fn keep(
-        &self,
-        kept: CallResult<S, Req>,
-        token: Option<Token>,
-        again: &mut Option<BoxAgain<S, Req>>,
-    ) {
+    fn keep(&self, kept: CallResult<S, Req>, token: Paid, again: &mut Option<BoxAgain<S, Req>>) {
         if let Some(again) = again {
             again.kept = kept;
             again.token = token;
@@ -125,58 +125,49 @@ where
     }
 
     /// How long to wait before the next attempt, and what it takes from the budget; `None` if there is none.
-    fn wait(&mut self, after: Option<Duration>) -> Option<(Duration, Option<Token>)> {
-        let policy = &self.shared.policy;
-        if after.is_some_and(|hint| hint > policy.longest_hint) {
-            return None;
-        }
-        let own = policy.backoff.next(&mut self.waits, &mut ThreadRng);
-        let wait = own.max(after.unwrap_or_default());
+    fn wait(&mut self, decision: Decision) -> Option<(Duration, Paid)> {
+        let settings = &self.shared.policy.settings;
         let now = clock::end();
-        if Deadline::current().is_some_and(|deadline| deadline.remaining(now) <= wait) {
-            return None;
-        }
-        // Last, so that no token is taken for an attempt that something else forbids.
-        let token = match &policy.budget {
-            None => None,
-            Some(budget) => {
-                let token = budget.withdraw(now);
-                if token.is_none() {
-                    let retry = &*policy.name;
-                    policy.observer.emit(&Event::BudgetExhausted { retry });
-                    return None;
-                }
-                token
-            }
-        };
+        let left = self.latest.map_or(Duration::MAX, |latest| {
+            latest.saturating_duration_since(now)
+        });
+        let wait = settings.wait(decision, &mut self.waits, left, &mut ThreadRng)?;
+        let paid = settings.account.pay(now, wait)?;
         self.attempt += 1;
-        policy.observer.emit(&Event::Retrying {
-            retry: &policy.name,
+        settings.account.observer.emit(&Event::Retrying {
+            retry: &settings.account.name,
             attempt: self.attempt,
             wait,
         });
-        Some((wait, token))
+        Some((wait, paid))
     }
 
-    /// The request to send, once the inner service is ready; `None` if it failed or the deadline has passed.
+    /// The request to send, once the inner service is ready; `None` if it failed or it is too late.
     pub(super) fn poll_ready(
         &mut self,
         inner: &mut S,
         timer: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Req>> {
-        let ready = ready!(poll_ready_in_time(inner, timer, cx));
+        let by = Deadline::earliest(self.latest.map(|latest| latest + TIMER));
+        let ready = ready!(poll_ready_in_time(inner, by, timer, cx));
         Poll::Ready(if ready { self.take_request() } else { None })
     }
 
     /// A copy of the request, or itself where this is the last attempt.
     fn take_request(&mut self) -> Option<Req> {
+        let policy = &self.shared.policy;
         let copy = match &self.request {
-            Some(request) if self.attempt < self.shared.policy.attempts => {
-                self.shared.policy.rules.replay(request, self.attempt)
+            Some(request) if self.attempt < policy.settings.attempts => {
+                policy.rules.replay(request, self.attempt)
             }
             _ => None,
         };
-        copy.or_else(|| self.request.take())
+        let mut request = copy.or_else(|| self.request.take())?;
+        policy.rules.mark(&mut request, self.attempt);
+        Some(request)
     }
 }
+
+/// How much later than asked a timer may go off: it counts whole milliseconds.
+const TIMER: Duration = Duration::from_millis(2);
