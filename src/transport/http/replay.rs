@@ -254,7 +254,10 @@ mod tests {
 
     /// Gives what is pushed to it.
     #[derive(Clone, Default)]
-    struct Source(Arc<Mutex<(VecDeque<Option<Frame<Bytes>>>, Option<Waker>)>>);
+    struct Source(Arc<Mutex<Parts>>);
+
+    /// Those to come, `None` for the end, and who waits for them.
+    type Parts = (VecDeque<Option<Frame<Bytes>>>, Option<Waker>);
 
     impl Source {
         fn of(parts: &[&'static str]) -> Self {
