@@ -55,7 +55,9 @@ pub enum Decision {
         after: Option<Duration>,
     },
     /// The call is tried again after exactly so long, whatever the backoff is, if attempts, budget and deadline allow:
-    /// for rules that know what kind of failure takes how long to pass.
+    /// for rules that know what kind of failure takes how long to pass. [`RetryLayer::give_up_after`] cuts it.
+    ///
+    /// [`RetryLayer::give_up_after`]: super::RetryLayer::give_up_after
     RetryIn(Duration),
 }
 
