@@ -131,6 +131,10 @@ impl<T: Transport> Rules<Call<T::Request>, T::Response, Error<T::Error>> for Tra
         })
     }
 
+    fn mark(&self, call: &mut Call<T::Request>, attempt: u32) {
+        self.0.mark(&mut call.request, attempt);
+    }
+
     fn decide(
         &self,
         call: &Call<T::Request>,

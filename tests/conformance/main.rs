@@ -175,7 +175,7 @@ async fn run(format: &str, own: &str, profile: &str, body: Value) -> Result<(), 
     match format {
         "breaker/1" => breaker::replay(own, profile, body).await,
         "bulkhead/1" => bulkhead::replay(body).await,
-        "retry/1" => retry::replay(body).await,
+        "retry/1" => retry::replay(profile, body).await,
         "limit/1" => limit::replay(body),
         "ratelimit/1" => ratelimit::replay(body).await,
         other => Err(Miss::Unsupported(format!("the format `{other}`"))),

@@ -35,6 +35,7 @@ mod layer;
 mod plan;
 mod rules;
 mod service;
+mod settings;
 
 pub use future::RetryFuture;
 pub use layer::RetryLayer;

@@ -1,6 +1,6 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tower::Service;
 
@@ -8,7 +8,7 @@ use super::service::Shared;
 use super::{Decision, Rules};
 use crate::algo::backoff::Waits;
 use crate::algo::lanes::Share;
-use crate::budget::{RetryBudget, Token, Underway};
+use crate::budget::{Paid, Underway};
 use crate::clock::{self, Sleep};
 use crate::deadline::{Deadline, poll_ready_in_time};
 use crate::observe::Event;
@@ -26,7 +26,7 @@ pub(super) struct Again<S, Res, E> {
     /// What the peer said last. It is the answer if the next attempt is never made or is refused.
     pub(super) kept: Result<Res, E>,
     /// The attempt's that is coming or under way, spent once that has begun.
-    pub(super) token: Option<Token>,
+    pub(super) token: Paid,
     /// What comes before that. `None` once it is over.
     pub(super) wait: Option<Pin<Box<Sleep>>>,
     /// The deadline's, registered only once the inner service is pending.
@@ -62,6 +62,8 @@ pub(super) struct Plan<S, Req, R> {
     shared: Share<Shared<S, R>>,
     /// `None` if it was sent itself: no attempt can follow.
     request: Option<Req>,
+    /// When the last attempt may begin.
+    latest: Option<Instant>,
     _underway: Option<Underway>,
 }
 
@@ -72,8 +74,11 @@ where
 {
     #[inline]
     pub(super) fn new(shared: Share<Shared<S, R>>, request: Option<Req>) -> Self {
+        let settings = &shared.policy.settings;
+        let latest = |limit| clock::after(clock::begin().at, limit);
         Self {
-            _underway: shared.policy.budget.as_ref().map(RetryBudget::begin),
+            latest: settings.limit.map(latest),
+            _underway: settings.account.begin(),
             shared,
             request,
         }
@@ -96,18 +101,17 @@ where
                 None => result,
             });
         }
-        match (&mut *again, &policy.budget) {
+        match &mut *again {
             // Over is over: its place in the budget is free for the next.
-            (Some(again), _) => again.token = None,
-            (None, Some(budget)) => budget.deposit(clock::end()),
-            (None, None) => {}
+            Some(again) => again.token = None,
+            None => policy.settings.account.deposit(clock::end()),
         }
         let Some(request) = &self.request else {
             return Some(result);
         };
         match policy.rules.decide(request, result.as_ref()) {
             Decision::Done => Some(result),
-            Decision::Retry { after } => self.retry(result, after, again),
+            decision => self.retry(result, decision, again),
         }
     }
 
@@ -115,11 +119,11 @@ where
     fn retry(
         &self,
         kept: CallResult<S, Req>,
-        after: Option<Duration>,
+        decision: Decision,
         again: &mut Option<BoxAgain<S, Req>>,
     ) -> Option<CallResult<S, Req>> {
         let mut so_far = again.as_ref().map_or(FIRST, |again| again.so_far);
-        let Some((wait, token)) = self.wait(after, &mut so_far) else {
+        let Some((wait, token)) = self.wait(decision, &mut so_far) else {
             return Some(kept);
         };
         let wait = Some(Box::pin(clock::sleep(wait)));
@@ -146,54 +150,32 @@ where
     }
 
     /// How long to wait before the next attempt, and what it takes from the budget; `None` if there is none.
-    fn wait(
-        &self,
-        after: Option<Duration>,
-        so_far: &mut SoFar,
-    ) -> Option<(Duration, Option<Token>)> {
-        let policy = &self.shared.policy;
-        if after.is_some_and(|hint| hint > policy.longest_hint) {
-            return None;
-        }
-        let own = policy.backoff.next(&mut so_far.waits, &mut ThreadRng);
-        let wait = own.max(after.unwrap_or_default());
+    fn wait(&self, decision: Decision, so_far: &mut SoFar) -> Option<(Duration, Paid)> {
+        let settings = &self.shared.policy.settings;
         let now = clock::end().at;
-        if Deadline::current().is_some_and(|deadline| deadline.remaining(now) <= wait) {
-            return None;
-        }
-        // Last, so that no token is taken for an attempt that something else forbids.
-        let token = match &policy.budget {
-            None => None,
-            Some(budget) => {
-                let token = budget.withdraw(now);
-                if token.is_none() {
-                    let retry = &*policy.name;
-                    policy.observer.emit(&Event::BudgetExhausted { retry });
-                    return None;
-                }
-                token
-            }
-        };
+        let left = self.latest.map_or(Duration::MAX, |latest| {
+            latest.saturating_duration_since(now)
+        });
+        let wait = settings.wait(decision, &mut so_far.waits, left, &mut ThreadRng)?;
+        let paid = settings.account.pay(now, wait)?;
         so_far.attempt += 1;
-        policy.observer.emit(&Event::Retrying {
-            retry: &policy.name,
+        settings.account.observer.emit(&Event::Retrying {
+            retry: &settings.account.name,
             attempt: so_far.attempt,
             wait,
         });
-        Some((wait, token))
+        Some((wait, paid))
     }
 
-    /// The request to send, once the inner service is ready; `None` if it failed or the deadline has passed.
+    /// The request to send, once the inner service is ready; `None` if it failed or it is too late.
     pub(super) fn poll_ready(
         &mut self,
         again: &mut Again<S, S::Response, S::Error>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Req>> {
-        let ready = ready!(poll_ready_in_time(
-            &mut again.inner,
-            &mut again.deadline,
-            cx
-        ));
+        let by = Deadline::earliest(self.latest.map(|latest| latest + TIMER));
+        let timer = &mut again.deadline;
+        let ready = ready!(poll_ready_in_time(&mut again.inner, by, timer, cx));
         let attempt = again.so_far.attempt;
         Poll::Ready(if ready {
             self.take_request(attempt)
@@ -204,12 +186,18 @@ where
 
     /// A copy of the request, or itself where this is the last attempt.
     fn take_request(&mut self, attempt: u32) -> Option<Req> {
+        let policy = &self.shared.policy;
         let copy = match &self.request {
-            Some(request) if attempt < self.shared.policy.attempts => {
-                self.shared.policy.rules.replay(request, attempt)
+            Some(request) if attempt < policy.settings.attempts => {
+                policy.rules.replay(request, attempt)
             }
             _ => None,
         };
-        copy.or_else(|| self.request.take())
+        let mut request = copy.or_else(|| self.request.take())?;
+        policy.rules.mark(&mut request, attempt);
+        Some(request)
     }
 }
+
+/// How much later than asked a timer may go off: it counts whole milliseconds.
+const TIMER: Duration = Duration::from_millis(2);

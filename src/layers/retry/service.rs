@@ -68,15 +68,17 @@ where
     }
 
     #[inline(always)]
-    fn call(&mut self, request: Req) -> Self::Future {
+    fn call(&mut self, mut request: Req) -> Self::Future {
         let policy = &self.shared.policy;
-        if policy.attempts == 1 {
+        if policy.settings.attempts == 1 {
+            policy.rules.mark(&mut request, 1);
             return RetryFuture::new(None, self.inner.call(request));
         }
-        let (first, request) = match policy.rules.replay(&request, 1) {
+        let (mut first, request) = match policy.rules.replay(&request, 1) {
             Some(copy) => (copy, Some(request)),
             None => (request, None),
         };
+        policy.rules.mark(&mut first, 1);
         let plan = Plan::new(self.shared.share(), request);
         RetryFuture::new(Some(plan), self.inner.call(first))
     }
