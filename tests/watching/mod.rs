@@ -1,6 +1,9 @@
 //! Watches under way, and the real servers that there may be.
 #![allow(dead_code, unreachable_pub)] // No test uses all of it.
 
+pub mod proxy;
+pub mod scenarios;
+
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -71,7 +74,7 @@ impl Watching {
     }
 
     /// The first list that `wanted` likes.
-    pub async fn until(&mut self, wanted: impl Fn(&[Instance]) -> bool) -> Vec<Instance> {
+    pub async fn until(&mut self, mut wanted: impl FnMut(&[Instance]) -> bool) -> Vec<Instance> {
         let began = clock::now();
         let mut last = Vec::new();
         loop {
