@@ -50,7 +50,7 @@ impl Watching {
         Self { updates, ended }
     }
 
-    /// The next update, which must come within 20 s.
+    /// The next update, which must come within 30 s.
     pub async fn next(&mut self) -> Update {
         let next = tokio::time::timeout(PATIENCE, self.updates.recv()).await;
         match next.expect("no update in time") {
@@ -98,4 +98,4 @@ impl Watching {
     }
 }
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);

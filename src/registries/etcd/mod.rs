@@ -113,7 +113,7 @@ impl Etcd {
     }
 
     async fn put(&self, key: String, instance: &Instance, ttl: Duration) -> Result<(), Failure> {
-        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let seconds = (ttl.as_secs()).saturating_add(u64::from(ttl.subsec_nanos() > 0));
         let seconds = seconds.clamp(1, LONGEST_TTL).to_string();
         let grant = ["v3", "lease", "grant"];
         let Lease { id: lease, .. } = self.cluster.ask(&grant, &json!({"TTL": seconds})).await?;
@@ -171,10 +171,9 @@ impl Etcd {
             let Done {} = self.cluster.ask(&delete, &wire::delete(&key)).await?;
             return Ok(());
         };
-        // Lest it look like a lease that ran out. If that is so, all the better.
-        match self.say(&key, held, instance, Status::OutOfService).await {
-            Err(failure) if failure.why != Why::Missing => return Err(failure),
-            _ => {}
+        // Lest it look like a lease that ran out.
+        if held.told != Status::OutOfService {
+            self.say(&key, held, instance, Status::OutOfService).await?;
         }
         let lease = json!({"ID": held.lease.to_string()});
         match self.cluster.ask(&["v3", "lease", "revoke"], &lease).await {
