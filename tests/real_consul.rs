@@ -7,7 +7,7 @@ mod watching;
 use std::time::Duration;
 
 use buttress::clock;
-use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status, Update};
+use buttress::discovery::{ErrorKind, Instance, Registry, Status, Update};
 use buttress::registries::consul::Consul;
 use watching::scenarios::{TTL, is_one};
 use watching::{Watching, real, scenarios, unique};

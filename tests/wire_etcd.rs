@@ -310,6 +310,38 @@ async fn a_watch_that_falls_silent_is_found_out_and_begun_again() {
 }
 
 #[tokio::test]
+async fn a_store_that_only_looks_the_same_is_not_believed() {
+    let other = |count: &str| {
+        let mut kv = pair("a", 7);
+        kv["lease"] = "10".into();
+        json!({"header": {"revision": "9"}, "kvs": [kv], "count": count}).to_string()
+    };
+    let server = Server::start(move |n, request| match (&*request.line, n) {
+        (RANGE, 0) => Reply::json(list(7, &[pair("a", 7)])),
+        // The watch is found to be silent, and begun again.
+        (RANGE, _) if request.body.contains(r#""min_mod_revision":"8""#) => Reply::json(other("2")),
+        // All that there is, as it was but for the lease; of what is newer, nothing.
+        (RANGE, _) if request.body.contains(r#""min_mod_revision":"1""#) => Reply::json(other("1")),
+        (RANGE, _) => Reply::json(r#"{"header":{"revision":"9"},"count":"1"}"#),
+        _ => Reply::open(&[CREATED]),
+    })
+    .await;
+    let mut watching = watch(&server);
+    watching.instances().await;
+    assert_eq!(watching.error().await.kind(), ErrorKind::TimedOut);
+    assert_eq!(bodies(&server, WATCH).len(), 2);
+}
+
+#[tokio::test]
+async fn a_store_that_forgets_all_the_time_does_not_make_a_flood() {
+    let forgotten = r#"{"result":{"header":{},"canceled":true,"compact_revision":"99"}}"#;
+    let server = server(vec![Reply::open(&[CREATED, forgotten])]).await;
+    let error = watch(&server).error().await;
+    assert_eq!(error.kind(), ErrorKind::Failed);
+    assert!(error.message().contains("forgets"), "{error}");
+}
+
+#[tokio::test]
 async fn a_store_that_goes_backwards_is_another_one_and_read_again() {
     let server = Server::start(|n, request| match (&*request.line, n) {
         (RANGE, 0) => Reply::json(list(7, &[pair("a", 7)])),

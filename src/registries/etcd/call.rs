@@ -147,7 +147,8 @@ async fn refused(http: &Http, response: Response) -> Failure {
         None => quoted(&said),
     };
     let words = match words {
-        words if words.is_empty() => format!("it answered {status}"),
+        // What was escaped may be a secret once it is not.
+        words if words.is_empty() || !http.quotable(&words) => format!("it answered {status}"),
         words => format!("it answered {status}: {words}"),
     };
     match (trouble.code, status) {

@@ -50,24 +50,33 @@ impl Follow {
 
     pub(super) async fn run(mut self) -> Result<Infallible, RegistryError> {
         self.read().await?;
-        let mut check = self.check(spread(CHECK), self.revision);
+        let mut is_read = true;
         loop {
             let watch = wire::watch(&self.folder, self.revision);
             let mut stream = self.cluster.watch(&watch).await.map_err(Failure::error)?;
             let began = clock::now();
-            match self.listen(&mut stream, check).await {
+            // After a break, all of it, and at once: the store behind the next watch may be a new one.
+            let (first, since) = match is_read {
+                true => (spread(CHECK), self.revision),
+                false => (Duration::ZERO, 0),
+            };
+            let end = self.listen(&mut stream, first, since).await;
+            let is_young = clock::now().saturating_duration_since(began) < LASTING;
+            match end {
+                Ok(Outdated) if is_read && is_young => {
+                    let message = "it forgets sooner than it can be read";
+                    return Err(stream.http.error(ErrorKind::Failed, message));
+                }
                 Ok(Outdated) => {
                     self.read().await?;
-                    check = self.check(spread(CHECK), self.revision);
+                    is_read = true;
                 }
-                Err(failure) => {
-                    let lasted = clock::now().saturating_duration_since(began);
-                    if failure.why != Why::Broken || lasted < LASTING {
-                        return Err(failure.error());
-                    }
+                Err(failure) if failure.why != Why::Broken || is_young => {
+                    return Err(failure.error());
+                }
+                Err(_) => {
                     self.cluster.endpoints.leave(&stream.http);
-                    // All of it: the store behind the next watch may be a new one.
-                    check = self.check(Duration::ZERO, 0);
+                    is_read = false;
                 }
             }
         }
@@ -94,9 +103,14 @@ impl Follow {
     }
 
     /// Follows what `stream` tells, and asks from time to time whether it told everything: a connection that has died
-    /// in silence looks like one on which nothing happens.
-    async fn listen(&mut self, stream: &mut Stream, check: Check) -> Result<Outdated, Failure> {
-        let mut check = check;
+    /// in silence looks like one on which nothing happens. It asks after `first`, for what is newer than `since`.
+    async fn listen(
+        &mut self,
+        stream: &mut Stream,
+        first: Duration,
+        mut since: i64,
+    ) -> Result<Outdated, Failure> {
+        let mut check = self.check(first, since);
         let mut misses = 0;
         loop {
             tokio::select! {
@@ -118,11 +132,12 @@ impl Follow {
                         self.publish().await;
                     }
                 }
-                (since, range) = &mut check => {
+                (known, range) = &mut check => {
                     let wait = match range {
-                        Ok(range) if range.header.revision < since => return Ok(Outdated),
+                        Ok(range) if range.header.revision < known => return Ok(Outdated),
                         Ok(range) if self.agrees(&range) => {
                             self.revision = self.revision.max(range.header.revision);
+                            since = self.revision;
                             misses = 0;
                             self.updates.confirmed().await;
                             spread(CHECK)
@@ -142,7 +157,7 @@ impl Follow {
                             spread(CHECK)
                         }
                     };
-                    check = self.check(wait, self.revision);
+                    check = self.check(wait, since);
                 }
             }
         }
