@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status};
 use buttress::registries::consul::Consul;
+use buttress::registries::etcd::Etcd;
 use buttress::registries::eureka::Eureka;
 use tokio::process::Command;
 use watching::{Watching, left_out, real, unique};
@@ -68,4 +69,13 @@ async fn eureka_may_crash_and_forget() {
     let eureka = Eureka::new(&url).unwrap();
     let eureka = Arc::new(eureka.poll(Duration::from_millis(300)));
     a_crash_ends_the_watch_and_the_instance_registers_again(eureka, "eureka").await;
+}
+
+#[tokio::test]
+async fn etcd_may_crash_and_forget() {
+    let (Some(url), Some(_)) = (real("ETCD_URL"), real("BUTTRESS_SERVERS_STATE")) else {
+        return;
+    };
+    let etcd = Arc::new(Etcd::new(&url).unwrap());
+    a_crash_ends_the_watch_and_the_instance_registers_again(etcd, "etcd").await;
 }

@@ -2,10 +2,12 @@
 
 #[cfg(feature = "consul")]
 pub mod consul;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(feature = "eureka")]
 pub mod eureka;
 #[cfg(feature = "file")]
 pub mod file;
-#[cfg(any(feature = "consul", feature = "eureka"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
 mod http;
 pub mod memory;
