@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::layer::{By, Everyone, RateLimitLayer};
+use super::layer::{By, Everyone, Limiter, RateLimitLayer};
 use super::line::{Denied, Line, Place, Turn};
 use super::lines::{Keyed, Lines};
 use crate::algo::gcra::Limit;
@@ -36,7 +36,7 @@ impl RateLimiter {
     }
 
     /// A layer that puts calls behind this limiter. All its layers share the permits.
-    pub fn layer(&self) -> RateLimitLayer<(), Everyone> {
+    pub fn layer(&self) -> RateLimitLayer<Self, Everyone> {
         RateLimitLayer::new(self.clone(), Everyone)
     }
 
@@ -104,7 +104,7 @@ impl<K: Hash + Eq> RateLimiter<K> {
     }
 
     /// A layer that puts each call behind the limit of its key.
-    pub fn layer_by<Req, F>(&self, key: F) -> RateLimitLayer<K, By<F>>
+    pub fn layer_by<Req, F>(&self, key: F) -> RateLimitLayer<Self, By<F>>
     where
         F: Fn(&Req) -> K,
     {
@@ -156,6 +156,15 @@ impl<K: Hash + Eq> RateLimiter<K> {
     /// How many keys are remembered; 1 where there is one limit for all.
     pub fn keys(&self) -> usize {
         self.lines.len()
+    }
+}
+
+impl<K: Hash + Eq> Limiter for RateLimiter<K> {
+    type Key = K;
+    type Acquire = Acquire;
+
+    fn acquire_for(&self, key: K, permits: u32) -> Acquire {
+        Self::acquire_for(self, key, permits)
     }
 }
 
