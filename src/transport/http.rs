@@ -1,5 +1,6 @@
 //! What HTTP says about trying again: which requests are safe to repeat, which answers ask for it, and when. And two
-//! bodies: a [`HeldBody`] holds a permit for as long as it is read, a [`CutBody`] breaks off on purpose.
+//! bodies: a [`HeldBody`] holds a permit for as long as it is read, a [`CutBody`] breaks off on purpose. A request says how
+//! much it matters [by an extension](ByExtension).
 
 use std::time::{Duration, SystemTime};
 
@@ -10,9 +11,11 @@ use crate::classify::Outcome;
 
 mod cut;
 mod held;
+mod priority;
 
 pub use cut::CutBody;
 pub use held::HeldBody;
+pub use priority::ByExtension;
 
 /// Which answers are failures, and which of them are worth another attempt.
 ///

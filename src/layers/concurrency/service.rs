@@ -33,7 +33,8 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.limit.admit(self.priority.priority(&request)) {
+        let priority = self.priority.priority(&request);
+        match self.limit.admit(priority, self.priority.caller(&request)) {
             Ok(acquire) => {
                 let inner = self.inner.clone();
                 ConcurrencyFuture::new(acquire, inner, request, self.classify.clone())
