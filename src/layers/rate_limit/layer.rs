@@ -55,7 +55,7 @@ impl<L: fmt::Debug, A> fmt::Debug for RateLimitLayer<L, A> {
 pub trait Limiter {
     /// What it tells calls apart by.
     type Key;
-    /// The wait for permits. Dropped before it is done, it gives them back.
+    /// The wait for permits. Dropped before it is done, it gives back what it can.
     type Acquire: Future<Output = Result<(), Rejected>>;
 
     /// Asks for `permits` for `key`.
