@@ -77,6 +77,8 @@ pub enum Reason {
         /// The most there are at once.
         burst: u32,
     },
+    /// The store that holds a shared rate limit cannot be asked.
+    StoreUnavailable,
     /// The peer refuses much of what it is sent, and this call was held back.
     Throttled,
     /// The circuit breaker is open.
@@ -251,6 +253,7 @@ impl fmt::Display for Rejected {
                     " gives {burst} permits at most, and the call takes {cost}"
                 )
             }
+            Reason::StoreUnavailable => f.write_str(" cannot be known: its store does not answer"),
             Reason::Throttled => f.write_str(" held the call back: the peer accepts too few"),
             Reason::Open => f.write_str(" is open"),
             Reason::HalfOpen => f.write_str(" is half-open and its probes are under way"),

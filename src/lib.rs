@@ -74,6 +74,7 @@
 //! | `consul` | `registries::consul`: [Consul](docs::registries::consul) |
 //! | `eureka` | `registries::eureka`: [Eureka](docs::registries::eureka) |
 //! | `etcd` | `registries::etcd`: [etcd](docs::registries::etcd) |
+//! | `redis` | `transport::redis`: [a rate limit that processes share](docs::layers::rate_limit#a-limit-that-processes-share) |
 //! | `file` | `registries::file`: [a TOML or JSON file](docs::registries::file) that is watched |
 //! | `metrics` | `observe::MetricsObserver`: events as [figures](docs::observe) |
 //! | `tracing` | `observe::TracingObserver`: events as `tracing` [events](docs::observe) |

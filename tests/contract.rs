@@ -28,6 +28,7 @@ use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::transport::http::deadline::{ReceiveDeadlineLayer, SendDeadlineLayer};
+use buttress::transport::redis::{Redis, SharedLimiter};
 use buttress::{BoxError, Deadline, Outcome};
 use tower::util::MapRequest;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -105,6 +106,18 @@ contract! {
     rate_limit_by_key: {
         let limiter = RateLimiter::per_key("contract", Limit::new(1_000_000, HOUR), 1);
         (limiter.layer_by(|request: &u8| *request), || 0)
+    };
+    rate_limit_shared_with_a_server_that_is_gone: {
+        let redis = Redis::new("redis://127.0.0.1:9").unwrap();
+        let limit = Limit::new(1_000_000, HOUR);
+        let limiter = SharedLimiter::new("contract", limit, &redis);
+        limiter.acquire(1).await.unwrap();
+        (limiter.layer(), || 0)
+    };
+    concurrency_that_is_fair: {
+        let limit = ConcurrencyLimit::new("contract", stays(1)).queue(1.0, 1.0, HOUR);
+        let layer = limit.layer().fair_by(|request: &u8| *request);
+        (layer, move || limit.figures().in_flight + limit.figures().waiting)
     };
     chaos: (Chaos::new("contract", 1).layer(), || 0);
     chaos_with_latency: {

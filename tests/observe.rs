@@ -77,6 +77,13 @@ fn every_event(see: impl Fn(&Event<'_>)) {
         service,
         instance,
     });
+    let store = "redis at 10.0.0.9:6379/0";
+    see(&Event::StoreFailed {
+        store,
+        error: "no answer in time",
+        wait: SECOND,
+    });
+    see(&Event::StoreRecovered { store });
 }
 
 /// Runs `tell` with a recorder, and returns each series as `name{label=value}` with its figure.
@@ -128,6 +135,8 @@ fn every_event_becomes_a_figure_that_the_table_names() {
         "buttress.registry.recoveries{registry=consul,service=orders}",
         "buttress.registry.registrations{registry=consul,service=orders,again=true}",
         "buttress.registry.deregistrations{registry=consul,service=orders}",
+        "buttress.store.failures{store=redis at 10.0.0.9:6379/0}",
+        "buttress.store.recoveries{store=redis at 10.0.0.9:6379/0}",
     ];
     for series in at_one {
         assert_eq!(seen.get(series), Some(&1.0), "{series}");
@@ -253,6 +262,8 @@ DEBUG buttress: fault injected name=\"orders\" fault=\"hang\"
  INFO buttress: registry recovered registry=\"consul\" service=\"orders\"
  WARN buttress: instance registered again: the registry had forgotten it registry=\"consul\" service=\"orders\" instance=\"orders-1\"
  INFO buttress: instance deregistered registry=\"consul\" service=\"orders\" instance=\"orders-1\"
+ WARN buttress: store failed store=\"redis at 10.0.0.9:6379/0\" error=\"no answer in time\" wait=1s
+ INFO buttress: store recovered store=\"redis at 10.0.0.9:6379/0\"
 ";
     let written = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
     assert_eq!(written, expected);

@@ -161,6 +161,20 @@ pub enum Event<'a> {
         /// The instance's id.
         instance: &'a str,
     },
+    /// The store of a shared limit could not be asked. Until it is back, calls go without it.
+    StoreFailed {
+        /// The store.
+        store: &'a str,
+        /// What went wrong, without secrets.
+        error: &'a str,
+        /// How long until it is tried again.
+        wait: Duration,
+    },
+    /// The store of a shared limit is asked again.
+    StoreRecovered {
+        /// The store.
+        store: &'a str,
+    },
 }
 
 /// Listens to what happens.

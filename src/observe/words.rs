@@ -33,6 +33,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::WaitedTooLong { .. } => "waited_too_long",
         Reason::RateLimited => "rate_limited",
         Reason::CostAboveBurst { .. } => "cost_above_burst",
+        Reason::StoreUnavailable => "store_unavailable",
         Reason::Throttled => "throttled",
         Reason::Open => "open",
         Reason::HalfOpen => "half_open",

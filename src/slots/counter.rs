@@ -127,10 +127,11 @@ impl Slots {
     }
 
     /// A slot if there is one, else a place in the line unless that is `full` with so many; then one of a lower level
-    /// gives way, and is refused with `reason`.
+    /// gives way, or one of a caller that has more waiting, and is refused with `reason`.
     pub(crate) fn take_or_queue(
         &self,
         level: u8,
+        caller: Option<u64>,
         reason: Reason,
         full: impl FnOnce(usize) -> bool,
     ) -> Admission {
@@ -158,13 +159,13 @@ impl Slots {
         }
         let mut displaced = None;
         if full(line.len()) {
-            displaced = line.displace(level);
+            displaced = line.displace(level, caller);
             if displaced.is_none() {
                 self.shared.unlock(line);
                 return Admission::QueueFull;
             }
         }
-        let waiter = Arc::new(Waiter::new(level, clock::now()));
+        let waiter = Arc::new(Waiter::new(level, caller, clock::now()));
         line.push(Arc::clone(&waiter));
         let woken = displaced.and_then(|waiter| waiter.end(Err(reason)));
         self.shared.unlock(line);

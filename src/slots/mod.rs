@@ -8,6 +8,7 @@ mod counter;
 mod line;
 mod place;
 mod shares;
+mod turns;
 mod wait;
 
 pub use counter::Permit;

@@ -30,6 +30,9 @@ mod place;
 #[path = "shares.rs"]
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 mod shares;
+#[path = "turns.rs"]
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+mod turns;
 
 #[test]
 fn whoever_waits_is_woken_however_a_slot_comes_free() {
@@ -244,7 +247,7 @@ fn queue(slots: &Slots) -> Place {
 
 fn take_or_queue(slots: &Slots, level: u8, length: usize) -> Admission {
     let reason = Reason::QueueFull { limit: length };
-    slots.take_or_queue(level, reason, |waiting| waiting >= length)
+    slots.take_or_queue(level, None, reason, |waiting| waiting >= length)
 }
 
 /// Nobody is in flight, nobody waits, and the way without the lock is open again.

@@ -1,6 +1,7 @@
 //! What HTTP says about trying again: which requests are safe to repeat, which answers ask for it, and when. And three
 //! bodies: a [`ReplayBody`] can be sent again, a [`HeldBody`] holds a permit for as long as it is read, a [`CutBody`]
-//! breaks off on purpose. How a deadline travels is in [`deadline`].
+//! breaks off on purpose. How a deadline travels is in [`deadline`]. A request says how much it matters
+//! [by an extension](ByExtension).
 
 use std::time::{Duration, SystemTime};
 
@@ -13,12 +14,14 @@ mod attempt;
 mod cut;
 pub mod deadline;
 mod held;
+mod priority;
 mod replay;
 mod rules;
 
 pub use attempt::Attempt;
 pub use cut::CutBody;
 pub use held::HeldBody;
+pub use priority::ByExtension;
 pub use replay::ReplayBody;
 
 /// Which answers are failures, and which of them are worth another attempt.

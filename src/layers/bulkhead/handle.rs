@@ -229,7 +229,7 @@ impl Bulkhead {
         let full = Reason::QueueFull { limit: length };
         let admission = self
             .slots
-            .take_or_queue(Slots::TOP, full, |waiting| waiting >= length);
+            .take_or_queue(Slots::TOP, None, full, |waiting| waiting >= length);
         match admission {
             Admission::Permit(permit) => Ok(Entry::Now(permit)),
             Admission::Place(place) => {

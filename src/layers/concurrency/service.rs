@@ -34,7 +34,8 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let entry = self.limit.admit(self.priority.priority(&request));
+        let priority = self.priority.priority(&request);
+        let entry = self.limit.admit(priority, self.priority.caller(&request));
         let call = Admitted::new(entry, &mut self.inner, request);
         ConcurrencyFuture::new(call, self.classify.clone())
     }

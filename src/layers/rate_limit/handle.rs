@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::layer::{By, Everyone, RateLimitLayer};
+use super::layer::{By, Everyone, Limiter, RateLimitLayer};
 use super::line::{Denied, Line, Place, Turn};
 use super::lines::{Keyed, Lines};
-use crate::admitted::Entry;
 use crate::algo::gcra::Limit;
 use crate::clock::{self, Sleep};
 use crate::error::{Reason, Rejected};
@@ -37,7 +36,7 @@ impl RateLimiter {
     }
 
     /// A layer that puts calls behind this limiter. All its layers share the permits.
-    pub fn layer(&self) -> RateLimitLayer<(), Everyone> {
+    pub fn layer(&self) -> RateLimitLayer<Self, Everyone> {
         RateLimitLayer::new(self.clone(), Everyone)
     }
 
@@ -105,7 +104,7 @@ impl<K: Hash + Eq> RateLimiter<K> {
     }
 
     /// A layer that puts each call behind the limit of its key.
-    pub fn layer_by<Req, F>(&self, key: F) -> RateLimitLayer<K, By<F>>
+    pub fn layer_by<Req, F>(&self, key: F) -> RateLimitLayer<Self, By<F>>
     where
         F: Fn(&Req) -> K,
     {
@@ -129,20 +128,6 @@ impl<K: Hash + Eq> RateLimiter<K> {
             },
         };
         Acquire { state }
-    }
-
-    /// The permits for a call that begins now, or the wait for them.
-    pub(super) fn admit(&self, key: K, permits: u32) -> Result<Entry<(), Acquire>, Rejected> {
-        match self.lines.line(key).ask(permits, self.settings.longest) {
-            Ok(place) if place.has_permits() => {
-                place.spend();
-                Ok(Entry::Now(()))
-            }
-            Ok(place) => Ok(Entry::Later(Acquire {
-                state: self.wait_at(place, permits),
-            })),
-            Err(denied) => Err(self.settings.refused(permits, denied)),
-        }
     }
 
     fn wait_at(&self, place: Place, permits: u32) -> State {
@@ -175,6 +160,28 @@ impl<K: Hash + Eq> RateLimiter<K> {
     /// How many keys are remembered; 1 where there is one limit for all.
     pub fn keys(&self) -> usize {
         self.lines.len()
+    }
+}
+
+impl<K: Hash + Eq> Limiter for RateLimiter<K> {
+    type Key = K;
+    type Acquire = Acquire;
+
+    fn acquire_for(&self, key: K, permits: u32) -> Acquire {
+        Self::acquire_for(self, key, permits)
+    }
+
+    fn enter(&self, key: K, permits: u32) -> Result<Option<Acquire>, Rejected> {
+        match self.lines.line(key).ask(permits, self.settings.longest) {
+            Ok(place) if place.has_permits() => {
+                place.spend();
+                Ok(None)
+            }
+            Ok(place) => Ok(Some(Acquire {
+                state: self.wait_at(place, permits),
+            })),
+            Err(denied) => Err(self.settings.refused(permits, denied)),
+        }
     }
 }
 
