@@ -10,6 +10,7 @@ use crate::classify::Outcome;
 
 mod cut;
 mod held;
+mod rules;
 
 pub use cut::CutBody;
 pub use held::HeldBody;
@@ -18,6 +19,18 @@ pub use held::HeldBody;
 ///
 /// Statuses from 500 are failures of the peer; 429, and 503 with `Retry-After`, say that it has too much to do.
 /// 429, 502, 503 and 504 are tried again if the request is [idempotent].
+///
+/// They are [rules](crate::layers::retry::Rules) for a retry, a [`Classify`](crate::Classify) for whatever counts, and
+/// say to a hedge what to [copy](crate::layers::hedge::CopyRequest):
+///
+/// ```
+/// use buttress::layers::hedge::HedgeLayer;
+/// use buttress::layers::retry::RetryLayer;
+/// use buttress::transport::http::HttpRules;
+///
+/// let retry = RetryLayer::new(3).rules(HttpRules::new());
+/// let hedge = HedgeLayer::default().copy(HttpRules::new()).classify(HttpRules::new());
+/// ```
 #[derive(Clone, Debug)]
 pub struct HttpRules {
     retried: Vec<StatusCode>,

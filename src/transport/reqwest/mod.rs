@@ -42,6 +42,7 @@
 //! instance gets a client of its own, built by [`Client::tls`].
 
 mod request;
+mod rules;
 mod transport;
 
 use ::reqwest::{Method, Response};
