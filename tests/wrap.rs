@@ -13,7 +13,7 @@ use axum::{Router, extract, routing::get, routing::post};
 use buttress::algo::breaker::Settings;
 use buttress::algo::gcra::Limit;
 use buttress::clock;
-use buttress::error::{AsRejected, Error, ErrorLayer};
+use buttress::error::{AsRejected, ErrorLayer};
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::circuit_breaker::CircuitBreaker;
 use buttress::layers::coalesce::CoalesceLayer;
@@ -46,7 +46,7 @@ async fn a_refusal_at_a_router_answers_with_the_status_and_when_to_come_back() {
     let open = CircuitBreaker::new("database", opens_at_once());
     let limiter = RateLimiter::new("web", Limit::new(1, MINUTE));
     let full = Bulkhead::new("reports", 1);
-    let _slot = full.try_acquire().unwrap();
+    let _slot = full.acquire().await.unwrap();
     macro_rules! behind {
         ($layer:expr) => {
             ServiceBuilder::new()
