@@ -99,9 +99,7 @@ async fn main() -> Result<(), BoxError> {
     let shared = ServiceBuilder::new()
         .layer(CoalesceLayer::new(same))
         .map_err(BoxError::from)
-        .and_then(async |response: Response| {
-            Ok::<_, ClientError>(response.text().await.map_err(Error::Inner)?)
-        })
+        .and_then(async |response: Response| response.text().await.map_err(ClientError::Inner))
         .service(stack);
     let copy = |request: &Request| request.try_clone().ok_or("a body that cannot be copied");
     let both = tokio::join!(

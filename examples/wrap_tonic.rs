@@ -49,7 +49,6 @@ async fn main() -> Result<(), BoxError> {
     let throttle = Throttle::new("greeter", throttle::Throttle::default());
     let chaos = Chaos::new("greeter", 42);
     let rules = GrpcRules::new;
-    let fault = || Status::internal("failed on purpose");
     let method = |request: &http::Request<Body>| request.uri().path().to_owned();
 
     println!("around the channel: every method of every client");
@@ -70,7 +69,7 @@ async fn main() -> Result<(), BoxError> {
         "circuit_breaker": breaker.layer().classify(rules());
         "fallback": FallbackLayer::from_fn(|failed: Result<http::Response<Body>, Status>| failed);
         "throttle": throttle.layer().classify(rules());
-        "chaos": chaos.layer().error(fault);
+        "chaos": chaos.layer();
     }
     // What is to be sent twice is read first; only unary requests end by themselves.
     macro_rules! sent_twice {
@@ -114,12 +113,12 @@ async fn main() -> Result<(), BoxError> {
         "hedge": HedgeLayer::new(SECOND).copy(rules()).classify(rules());
         "fallback": FallbackLayer::from_fn(otherwise);
         "throttle": throttle.layer().classify(rules());
-        "chaos": chaos.layer().error(fault);
+        "chaos": chaos.layer();
     }
     // What is to answer several is the message alone.
     let shared = ServiceBuilder::new()
         .map_response(Response::new)
-        .layer(CoalesceLayer::new(same).share(Status::clone))
+        .layer(CoalesceLayer::new(same))
         .map_response(Response::into_inner)
         .service(hello.clone());
     call("coalesce", shared).await;
@@ -136,7 +135,7 @@ async fn main() -> Result<(), BoxError> {
         .layer(breaker.layer().classify(rules()))
         .layer(HedgeLayer::new(SECOND / 4).copy(rules()).classify(rules()))
         .layer(TimeoutLayer::new(SECOND / 2))
-        .layer(chaos.layer().error(fault))
+        .layer(chaos.layer())
         .service(hello.clone());
     call("a stack of all", stack).await;
 

@@ -118,6 +118,26 @@ async fn a_layer_of_a_router_has_one_state_for_all_connections() {
     first.abort();
 }
 
+// any service
+
+#[tokio::test]
+async fn a_spawned_block_owns_a_stack_over_a_bare_function_and_an_error_layer() {
+    let spawned = tokio::spawn(async move {
+        let stack = ServiceBuilder::new()
+            .layer(RetryLayer::new(2))
+            .layer(CircuitBreaker::new("hello", Settings::default()).layer())
+            .layer(ErrorLayer)
+            .service_fn(|name: String| async move {
+                match name.is_empty() {
+                    true => Err(BoxError::from("nobody")),
+                    false => Ok(name),
+                }
+            });
+        stack.oneshot("world".to_owned()).await
+    });
+    assert_eq!(spawned.await.unwrap().unwrap(), "world");
+}
+
 // reqwest and hyper
 
 #[tokio::test]

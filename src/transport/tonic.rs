@@ -40,6 +40,8 @@ use ::tonic::{Code, Status};
 
 use super::is_our_fault;
 use crate::error::{AsRejected, BoxError, Rejected};
+use crate::layers::chaos::Injected;
+use crate::layers::coalesce::{Share, ShareErrors};
 
 mod message;
 mod rules;
@@ -72,6 +74,21 @@ impl From<Rejected> for Status {
 impl AsRejected for Status {
     fn as_rejected(&self) -> Option<&Rejected> {
         Rejected::find(self)
+    }
+}
+
+/// A fault on purpose is taken for one of the peer.
+impl From<Injected> for Status {
+    fn from(injected: Injected) -> Self {
+        let mut status = Self::unavailable(injected.to_string());
+        status.set_source(Arc::new(injected));
+        status
+    }
+}
+
+impl Share<Status> for ShareErrors {
+    fn share(&self, error: &mut Status) -> Status {
+        error.clone()
     }
 }
 
@@ -145,6 +162,17 @@ mod tests {
             let status = Status::from(open);
             assert_eq!(status.metadata().get(PUSHBACK).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_fault_on_purpose_is_no_refusal_and_one_error_answers_several() {
+        let mut injected = Status::from(Injected);
+        assert_eq!(injected.code(), Code::Unavailable);
+        assert!(injected.as_rejected().is_none());
+        let open = Rejected::new("circuit breaker", Reason::Open);
+        let shared = ShareErrors.share(&mut Status::from(open));
+        assert!(shared.as_rejected().is_some());
+        assert!(ShareErrors.share(&mut injected).source().is_some());
     }
 
     #[test]
