@@ -18,7 +18,7 @@
 //!     .map_err(status)
 //!     .service(Endpoint::from_static("http://127.0.0.1:50051").connect_lazy());
 //! // let mut greeter = GreeterClient::new(channel);
-//! # let _ = channel;
+//! # tonic::client::Grpc::new(channel).ready().await.unwrap();
 //! # }
 //! ```
 //!
