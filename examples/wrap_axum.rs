@@ -27,10 +27,10 @@ use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::transport::axum::respond;
-use buttress::transport::http::{HeldBody, HttpRules};
+use buttress::transport::http::{HeldBody, HttpRules, ReplayBody};
 use http_body_util::{BodyExt, Full};
 use tower::ServiceBuilder;
-use tower::filter::AsyncFilterLayer;
+use tower::util::MapRequestLayer;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -92,24 +92,24 @@ async fn main() -> Result<(), BoxError> {
             "/fallback",
             get(hello).layer(behind!(FallbackLayer::from_fn(sorry), open.layer())),
         )
-        // A body that is to be sent twice is read first.
+        // A body that is to be sent twice is kept while it is.
         .route(
             "/retry",
             get(hello).layer(behind!(
-                AsyncFilterLayer::new(read_request),
+                MapRequestLayer::new(replayed),
                 RetryLayer::new(3).rules(HttpRules::new())
             )),
         )
         .route(
             "/hedge",
             get(hello).layer(behind!(
-                AsyncFilterLayer::new(read_request),
+                MapRequestLayer::new(replayed),
                 HedgeLayer::new(SECOND)
                     .copy(HttpRules::new())
                     .classify(HttpRules::new())
             )),
         )
-        // So is one that is to answer several.
+        // One that is to answer several is read first.
         .route(
             "/coalesce",
             get(hello).layer(
@@ -192,10 +192,8 @@ fn sorry(failed: Result<Response, BoxError>) -> Result<Response, BoxError> {
     Ok(failed.unwrap_or_else(|error| format!("not now: {error}").into_response()))
 }
 
-async fn read_request(request: Request) -> Result<Request<Full<Bytes>>, BoxError> {
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    Ok(Request::from_parts(parts, Full::new(body)))
+fn replayed(request: Request) -> Request<ReplayBody<Body>> {
+    request.map(|body| ReplayBody::new(body, 64 * 1024))
 }
 
 async fn read_response(response: Response) -> Result<Response<Full<Bytes>>, BoxError> {

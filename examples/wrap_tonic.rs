@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use axum::{Router, body::Bytes, extract, routing::post};
+use axum::{Router, extract, routing::post};
 use buttress::BoxError;
 use buttress::algo::breaker::Settings;
 use buttress::algo::gcra::Limit;
@@ -23,15 +23,14 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::transport::http::ReplayBody;
 use buttress::transport::tonic::{GrpcRules, status};
-use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::service::Routes;
 use tonic::transport::server::{Server, TcpIncoming};
 use tonic::{Code, Request, Response, Status, transport::Endpoint};
 use tonic_prost::ProstCodec;
-use tower::filter::AsyncFilterLayer;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -71,15 +70,14 @@ async fn main() -> Result<(), BoxError> {
         "throttle": throttle.layer().classify(rules());
         "chaos": chaos.layer();
     }
-    // What is to be sent twice is read first; only unary requests end by themselves.
+    // A body that is to be sent twice is kept while it is.
     macro_rules! sent_twice {
         ($($name:literal: $layer:expr;)*) => {
             $({
                 let service = ServiceBuilder::new()
-                    .map_err(status)
-                    .layer(AsyncFilterLayer::new(read))
+                    .map_request(replayed)
                     .layer($layer)
-                    .map_request(|request: http::Request<Full<Bytes>>| request.map(Body::new))
+                    .map_request(|request: http::Request<ReplayBody<_>>| request.map(Body::new))
                     .map_err(status);
                 call($name, client(service.service(channel.clone()))).await;
             })*
@@ -215,11 +213,8 @@ where
     })
 }
 
-/// A request over HTTP that can be copied.
-async fn read(request: http::Request<Body>) -> Result<http::Request<Full<Bytes>>, Status> {
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    Ok(http::Request::from_parts(parts, Full::new(body)))
+fn replayed(request: http::Request<Body>) -> http::Request<ReplayBody<Body>> {
+    request.map(|body| ReplayBody::new(body, 64 * 1024))
 }
 
 fn request() -> Request<Hello> {

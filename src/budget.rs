@@ -16,10 +16,14 @@
 //!     .service_fn(|id: u64| async move { Ok::<_, BoxError>(id) });
 //! ```
 
+mod account;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::algo::budget::{Budget, InFlight};
+
+pub(crate) use account::{Account, Paid};
 
 /// How many further attempts the traffic pays for: that of the last ten seconds, or that which is under way. Clones share
 /// it.

@@ -76,6 +76,11 @@ impl Deadline {
         }
     }
 
+    /// The earlier of the deadline in force and `own`.
+    pub(crate) fn earliest(own: Option<Instant>) -> Option<Self> {
+        CURRENT.get().into_iter().chain(own.map(Self)).min()
+    }
+
     /// Puts this deadline, or the one around it if that is earlier, in force until the guard is dropped.
     #[inline]
     pub(crate) fn enter(self) -> Entered {
@@ -92,14 +97,14 @@ impl Deadline {
     }
 }
 
-/// Whether `inner` is ready; false if it failed, or if the deadline in force passes first. `timer` is the deadline's, and
-/// made only once `inner` is pending.
+/// Whether `inner` is ready; false if it failed, or if `deadline` passes first. `timer` is the deadline's, and made only
+/// once `inner` is pending.
 pub(crate) fn poll_ready_in_time<S: Service<Req>, Req>(
     inner: &mut S,
+    deadline: Option<Deadline>,
     timer: &mut Option<Pin<Box<Sleep>>>,
     cx: &mut Context<'_>,
 ) -> Poll<bool> {
-    let deadline = Deadline::current();
     if deadline.is_some_and(|deadline| deadline.has_passed(clock::now())) {
         return Poll::Ready(false);
     }

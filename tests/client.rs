@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode};
 use axum::response::IntoResponse;
 use buttress::algo::backoff::Backoff;
 use buttress::client::Policy;
@@ -18,6 +18,7 @@ use buttress::observe::{Event, Observe};
 use buttress::registries::consul::Consul;
 use buttress::registries::file::File;
 use buttress::registries::memory::Memory;
+use buttress::transport::http::HttpRules;
 use buttress::transport::reqwest::{Client, ClientError};
 use buttress::{Deadline, Instance, Registry, Rejected, Resolver, clock};
 use tokio::net::TcpListener;
@@ -75,16 +76,76 @@ async fn what_is_not_safe_to_repeat_is_sent_once() {
     assert_eq!(server.calls(), 1 + 3);
 }
 
+/// A body whose length nobody knows beforehand.
+fn stream(parts: [&'static str; 2]) -> reqwest::Body {
+    let parts = parts.map(Ok::<_, std::io::Error>);
+    reqwest::Body::wrap_stream(futures_util::stream::iter(parts))
+}
+
 #[tokio::test]
-async fn a_body_that_cannot_be_sent_again_is_sent_once() {
+async fn a_streamed_body_is_sent_again_and_one_above_the_limit_once() {
+    for (limit, expected) in [(3, 3), (2, 3), (1, 1)] {
+        let bodies: Arc<Mutex<Vec<_>>> = Arc::default();
+        let log = bodies.clone();
+        let server = Server::start(move |request| {
+            let log = log.clone();
+            async move {
+                let body = axum::body::to_bytes(request.into_body(), 100).await;
+                log.lock().unwrap().push(body.unwrap());
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        })
+        .await;
+        let registry = Memory::new();
+        register(&registry, "orders", &server).await;
+        let rules = HttpRules::new().replay_limit(limit);
+        let request = client(&registry).http_rules(rules).put("http://orders/");
+        let request = request.body(stream(["a", "b"]));
+        assert_eq!(request.send().await.unwrap().status(), 503);
+        assert_eq!(server.calls(), expected);
+        assert!(bodies.lock().unwrap().iter().all(|body| body == "ab"));
+    }
+}
+
+#[tokio::test]
+async fn the_peer_is_told_which_attempt_it_sees() {
+    let counts: Arc<Mutex<Vec<_>>> = Arc::default();
+    let log = counts.clone();
+    let server = Server::start(move |request: Request| {
+        let count = request.headers().get("x-envoy-attempt-count").cloned();
+        log.lock().unwrap().push(count);
+        async { StatusCode::SERVICE_UNAVAILABLE }
+    })
+    .await;
     let registry = Memory::new();
-    let server = Server::status(503).await;
     register(&registry, "orders", &server).await;
-    let chunks = futures_util::stream::iter([Ok::<_, std::io::Error>("a"), Ok("b")]);
-    let request = client(&registry).put("http://orders/");
-    let request = request.body(reqwest::Body::wrap_stream(chunks));
-    assert_eq!(request.send().await.unwrap().status(), 503);
-    assert_eq!(server.calls(), 1);
+    let name = HeaderName::from_static("x-envoy-attempt-count");
+    let client = client(&registry).http_rules(HttpRules::new().attempt_header(name));
+    client.get("http://orders/").send().await.unwrap();
+    let counts = counts.lock().unwrap();
+    let expected = ["1", "2", "3"].map(|n| Some(n.parse().unwrap()));
+    assert_eq!(*counts, expected);
+}
+
+#[tokio::test]
+async fn the_wait_before_a_retry_is_what_retry_after_asks_for() {
+    let calls: Arc<Mutex<Vec<_>>> = Arc::default();
+    let log = calls.clone();
+    let server = Server::start(move |_| {
+        log.lock().unwrap().push(clock::now());
+        async { (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")]) }
+    })
+    .await;
+    let registry = Memory::new();
+    register(&registry, "orders", &server).await;
+    let client = client(&registry).policy("orders", Policy::new().attempts(2));
+    client.get("http://orders/").send().await.unwrap();
+    let calls = calls.lock().unwrap();
+    let wait = calls[1] - calls[0];
+    assert!(
+        wait >= Duration::from_secs(1) && wait < Duration::from_secs(2),
+        "{wait:?}"
+    );
 }
 
 #[tokio::test]

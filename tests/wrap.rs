@@ -21,11 +21,11 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::transport::axum::respond;
-use buttress::transport::http::HttpRules;
+use buttress::transport::http::{HttpRules, ReplayBody};
 use buttress::transport::tonic::{GrpcRules, status};
 use buttress::{BoxError, Rejected};
 use http::StatusCode;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -33,7 +33,6 @@ use tonic::transport::server::{Server, TcpIncoming};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
-use tower::filter::AsyncFilterLayer;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -300,15 +299,9 @@ async fn a_call_is_not_retried_against_the_server_nor_for_another_code() {
 async fn a_retry_around_the_channel_sees_a_failure_that_stands_in_the_head() {
     let greeter = Greeter::start([unavailable(Some("0"))]).await;
     let channel = ServiceBuilder::new()
-        .layer(AsyncFilterLayer::new(
-            async |request: http::Request<Body>| {
-                let (parts, body) = request.into_parts();
-                let body = Full::new(body.collect().await?.to_bytes());
-                Ok::<_, Status>(http::Request::from_parts(parts, body))
-            },
-        ))
+        .map_request(|request: http::Request<Body>| request.map(|body| ReplayBody::new(body, 1024)))
         .layer(RetryLayer::new(2).rules(GrpcRules::new()))
-        .map_request(|request: http::Request<Full<Bytes>>| request.map(Body::new))
+        .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
         .map_err(status)
         .service(greeter.channel.clone());
     let reply = client(channel).oneshot(hello()).await.unwrap();

@@ -67,7 +67,7 @@ impl<T: Transport> Protected<T> {
             .layer(
                 RetryLayer::new(policy.attempts)
                     .name(name)
-                    .backoff(policy.backoff)
+                    .backoff(policy.backoff.clone())
                     .rules(rules.clone())
                     .observe(observer.clone()),
             )
@@ -128,6 +128,10 @@ impl<T: Transport> Rules<Call<T::Request>, T::Response, Error<T::Error>> for Tra
             request: self.0.replay(&call.request)?,
             tried: call.tried.clone(),
         })
+    }
+
+    fn mark(&self, call: &mut Call<T::Request>, attempt: u32) {
+        self.0.mark(&mut call.request, attempt);
     }
 
     fn decide(

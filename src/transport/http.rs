@@ -1,5 +1,6 @@
-//! What HTTP says about trying again: which requests are safe to repeat, which answers ask for it, and when. And two
-//! bodies: a [`HeldBody`] holds a permit for as long as it is read, a [`CutBody`] breaks off on purpose.
+//! What HTTP says about trying again: which requests are safe to repeat, which answers ask for it, and when. And three
+//! bodies: a [`ReplayBody`] can be sent again, a [`HeldBody`] holds a permit for as long as it is read, a [`CutBody`]
+//! breaks off on purpose.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,12 +9,19 @@ use http::{Method, StatusCode};
 
 use crate::classify::Outcome;
 
+mod attempt;
+mod cloned;
 mod cut;
 mod held;
+mod replay;
 mod rules;
 
+pub use attempt::Attempt;
 pub use cut::CutBody;
 pub use held::HeldBody;
+pub use replay::ReplayBody;
+#[cfg(feature = "tonic")]
+pub(crate) use rules::copy;
 
 /// Which answers are failures, and which of them are worth another attempt.
 ///
@@ -31,9 +39,13 @@ pub use held::HeldBody;
 /// let retry = RetryLayer::new(3).rules(HttpRules::new());
 /// let hedge = HedgeLayer::default().copy(HttpRules::new()).classify(HttpRules::new());
 /// ```
+///
+/// The bodies of requests that are sent again are `Clone`, or [`ReplayBody`]s.
 #[derive(Clone, Debug)]
 pub struct HttpRules {
     retried: Vec<StatusCode>,
+    attempt_header: Option<HeaderName>,
+    replay_limit: usize,
 }
 
 impl HttpRules {
@@ -46,6 +58,8 @@ impl HttpRules {
                 StatusCode::SERVICE_UNAVAILABLE,
                 StatusCode::GATEWAY_TIMEOUT,
             ],
+            attempt_header: None,
+            replay_limit: REPLAY_LIMIT,
         }
     }
 
@@ -55,6 +69,33 @@ impl HttpRules {
     pub fn retry_status(mut self, status: StatusCode) -> Self {
         self.retried.push(status);
         self
+    }
+
+    /// Says in the header `name` of each attempt which one it is, so that the peer can tell retries from traffic: 1 for
+    /// the first, as in Envoy's `x-envoy-attempt-count`. In gRPC's `grpc-previous-rpc-attempts` it is how many went
+    /// before, and the first has none. The default is no header.
+    #[must_use]
+    pub fn attempt_header(mut self, name: HeaderName) -> Self {
+        self.attempt_header = Some(name);
+        self
+    }
+
+    /// Keeps up to so many bytes of a streamed body while it is sent, so that it can be sent again; one that is longer is
+    /// sent once. This is for a client that is given streams. The default is 64 KiB.
+    #[must_use]
+    pub fn replay_limit(mut self, bytes: usize) -> Self {
+        self.replay_limit = bytes;
+        self
+    }
+
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.replay_limit
+    }
+
+    pub(crate) fn announce(&self, attempt: Attempt, headers: &mut HeaderMap) {
+        if let Some(name) = &self.attempt_header {
+            attempt.announce(name, headers);
+        }
     }
 
     /// Whether an answer of this status is worth another attempt.
@@ -100,6 +141,8 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default())
 }
 
+/// More than most requests have, and little beside what a connection holds.
+const REPLAY_LIMIT: usize = 64 * 1024;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 #[cfg(test)]

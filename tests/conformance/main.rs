@@ -24,9 +24,11 @@ mod vector;
 #[test]
 fn the_vectors_of_the_repository_hold() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
-    let report = replay(&folder);
-    report.print();
-    report.assert();
+    for folder in [folder.join("more"), folder] {
+        let report = replay(&folder);
+        report.print();
+        report.assert();
+    }
 }
 
 #[test]
@@ -146,7 +148,7 @@ async fn run(format: &str, own: &str, profile: &str, body: Value) -> Result<(), 
     match format {
         "breaker/1" => breaker::replay(own, profile, body).await,
         "bulkhead/1" => bulkhead::replay(body).await,
-        "retry/1" => retry::replay(body).await,
+        "retry/1" => retry::replay(profile, body).await,
         "limit/1" => limit::replay(body),
         "ratelimit/1" => ratelimit::replay(body).await,
         other => Err(Miss::Unsupported(format!("the format `{other}`"))),

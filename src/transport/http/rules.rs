@@ -1,34 +1,47 @@
-use ::http::{Request, Response};
+use http::{Request, Response};
+use http_body::Body;
 
-use super::{HttpRules, idempotent, retry_after};
+use super::{Attempt, HttpRules, ReplayBody, idempotent, retry_after};
 use crate::classify::{Classify, ErrorsFail, Outcome};
 use crate::clock;
 use crate::error::{AsRejected, Rejected};
 use crate::layers::hedge::CopyRequest;
 use crate::layers::retry::{Decision, Rules};
 
-/// Statuses that are worth it are tried again, and errors that are no refusals, if the request is [`idempotent`]. No
-/// other is copied.
-///
-/// Nothing is known here of an error that says that nothing was sent: it is tried again as any other.
-impl<B, C, E> Rules<Request<B>, Response<C>, E> for HttpRules
+/// For a [`RetryLayer`](crate::layers::retry::RetryLayer). Errors are tried again as the answers are, refusals of the
+/// layers inside apart, and nothing whose body cannot be sent again. Each request gets an [`Attempt`] as an extension.
+impl<B, Res, E> Rules<Request<ReplayBody<B>>, Response<Res>, E> for HttpRules
 where
-    B: Clone,
+    B: Body,
     E: AsRejected,
 {
-    fn replay(&self, request: &Request<B>, _: u32) -> Option<Request<B>> {
-        idempotent(request.method(), request.headers()).then(|| request.clone())
+    fn replay(&self, request: &Request<ReplayBody<B>>, _: u32) -> Option<Request<ReplayBody<B>>> {
+        copy(request)
     }
 
-    fn decide(&self, _: &Request<B>, result: Result<&Response<C>, &E>) -> Decision {
-        let Ok(response) = result else {
-            return true.into();
+    fn mark(&self, request: &mut Request<ReplayBody<B>>, number: u32) {
+        let attempt = Attempt {
+            number,
+            hedge: false,
         };
-        match self.is_retried(response.status()) {
-            true => Decision::Retry {
-                after: retry_after(response.headers(), clock::wall()),
-            },
-            false => Decision::Done,
+        self.mark_as(attempt, request);
+    }
+
+    fn decide(
+        &self,
+        request: &Request<ReplayBody<B>>,
+        result: Result<&Response<Res>, &E>,
+    ) -> Decision {
+        let (again, after) = match result {
+            Ok(response) => (
+                self.is_retried(response.status()),
+                retry_after(response.headers(), clock::wall()),
+            ),
+            Err(_) => (true, None),
+        };
+        match again && idempotent(request.method(), request.headers()) {
+            true if request.body().can_replay() => Decision::Retry { after },
+            _ => Decision::Done,
         }
     }
 
@@ -37,21 +50,50 @@ where
     }
 }
 
-/// Only [`idempotent`] requests are sent twice.
-impl<B: Clone> CopyRequest<Request<B>> for HttpRules {
-    fn copy(&self, request: &Request<B>, _: u32) -> Option<Request<B>> {
-        idempotent(request.method(), request.headers()).then(|| request.clone())
+/// For a [`HedgeLayer`](crate::layers::hedge::HedgeLayer): what is idempotent may be sent twice at once. Inside of a
+/// retry, its hedges count on from its attempt.
+impl<B: Body> CopyRequest<Request<ReplayBody<B>>> for HttpRules {
+    fn copy(&self, request: &Request<ReplayBody<B>>, _: u32) -> Option<Request<ReplayBody<B>>> {
+        if !idempotent(request.method(), request.headers()) {
+            return None;
+        }
+        let mut hedge = copy(request)?;
+        let before = request.extensions().get::<Attempt>();
+        let attempt = Attempt {
+            number: before.copied().unwrap_or_default().number + 1,
+            hedge: true,
+        };
+        self.mark_as(attempt, &mut hedge);
+        Some(hedge)
     }
 }
 
-/// Errors as [`ErrorsFail`] has them.
-impl<C, E: AsRejected> Classify<Response<C>, E> for HttpRules {
-    fn classify(&self, result: Result<&Response<C>, &E>) -> Outcome {
+/// For whatever counts failures. An error is a failure, unless a layer inside refused.
+impl<Res, E: AsRejected> Classify<Response<Res>, E> for HttpRules {
+    fn classify(&self, result: Result<&Response<Res>, &E>) -> Outcome {
         match result {
             Ok(response) => {
-                HttpRules::classify(self, response.status(), response.headers(), clock::wall())
+                let (status, headers) = (response.status(), response.headers());
+                HttpRules::classify(self, status, headers, clock::wall())
             }
-            Err(error) => ErrorsFail.classify(Err::<&(), _>(error)),
+            Err(error) => ErrorsFail.classify(Err::<&Response<Res>, _>(error)),
         }
     }
+}
+
+impl HttpRules {
+    fn mark_as<B>(&self, attempt: Attempt, request: &mut Request<B>) {
+        request.extensions_mut().insert(attempt);
+        self.announce(attempt, request.headers_mut());
+    }
+}
+
+pub(crate) fn copy<B: Body>(request: &Request<ReplayBody<B>>) -> Option<Request<ReplayBody<B>>> {
+    let mut copy = Request::new(request.body().replay()?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(copy)
 }

@@ -41,6 +41,7 @@
 //! the traffic. `reqwest` takes that name from its URL and has one table of addresses for a whole client, so each
 //! instance gets a client of its own, built by [`Client::tls`].
 
+mod outgoing;
 mod request;
 mod rules;
 mod transport;
@@ -55,6 +56,7 @@ use crate::layers::timeout::TimeoutLayer;
 use crate::observe::Observer;
 use crate::transport::http::HttpRules;
 
+use self::outgoing::Outgoing;
 pub use self::request::RequestBuilder;
 pub use self::transport::ReqwestTransport;
 
@@ -176,13 +178,14 @@ impl Client {
     /// A refusal, or the error of the last attempt. A status such as 503 is an answer and no error.
     pub async fn execute(&self, request: ::reqwest::Request) -> Result<Response, ClientError> {
         let Some(&limit) = request.timeout() else {
-            return self.inner.send(request).await;
+            return self.inner.send(self.outgoing(request)).await;
         };
         let service = request.url().host_str().unwrap_or_default();
         let limited = TimeoutLayer::new(limit)
             .name(service)
             .observe(self.inner.observer().clone());
-        limited.layer(self.inner.clone()).oneshot(request).await
+        let outgoing = self.outgoing(request);
+        limited.layer(self.inner.clone()).oneshot(outgoing).await
     }
 
     /// What protects the calls to `service`, to be read and steered: its breaker, its bulkhead, its instances.
@@ -193,6 +196,10 @@ impl Client {
     #[track_caller]
     pub fn service(&self, service: &str) -> ServiceHandle {
         self.inner.service(&service.to_ascii_lowercase())
+    }
+
+    fn outgoing(&self, request: ::reqwest::Request) -> Outgoing {
+        self.inner.transport().outgoing(request)
     }
 
     fn map(

@@ -7,6 +7,7 @@ use ::reqwest::header::{HOST, HeaderValue};
 use ::reqwest::{Client, ClientBuilder, Request, Response, Url};
 
 use super::ClientError;
+use super::outgoing::Outgoing;
 use crate::classify::{Classify, Outcome};
 use crate::client::Transport;
 use crate::clock;
@@ -14,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::discovery::{BoxFuture, Instance};
 use crate::error::{Error, Reason, Rejected};
 use crate::layers::retry::{Decision, Rules};
-use crate::transport::http::HttpRules;
+use crate::transport::http::{Attempt, HttpRules};
 
 /// Sends `reqwest` requests to instances.
 #[derive(Clone)]
@@ -37,6 +38,10 @@ impl ReqwestTransport {
 
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    pub(super) fn outgoing(&self, request: Request) -> Outgoing {
+        Outgoing::new(request, self.rules.kept_bytes())
     }
 
     pub(super) fn set_rules(&mut self, rules: HttpRules) {
@@ -75,14 +80,14 @@ impl ReqwestTransport {
 }
 
 impl Transport for ReqwestTransport {
-    type Request = Request;
+    type Request = Outgoing;
     type Response = Response;
     type Error = ::reqwest::Error;
     type Endpoint = Endpoint;
     type Future = BoxFuture<'static, Result<Response, ClientError>>;
 
-    fn service<'a>(&self, request: &'a Request) -> Result<&'a str, Rejected> {
-        let host = request.url().host_str().unwrap_or_default();
+    fn service<'a>(&self, outgoing: &'a Outgoing) -> Result<&'a str, Rejected> {
+        let host = outgoing.request.url().host_str().unwrap_or_default();
         // An IPv6 address has brackets.
         if host.is_empty() || host.starts_with('[') || host.parse::<IpAddr>().is_ok() {
             return Err(Rejected::new("client", Reason::NoService).named(host));
@@ -90,17 +95,26 @@ impl Transport for ReqwestTransport {
         Ok(host)
     }
 
-    fn replay(&self, request: &Request) -> Option<Request> {
-        request.try_clone()
+    fn replay(&self, outgoing: &Outgoing) -> Option<Outgoing> {
+        outgoing.replay()
     }
 
-    fn decide(&self, request: &Request, result: Result<&Response, &ClientError>) -> Decision {
+    fn mark(&self, outgoing: &mut Outgoing, number: u32) {
+        let attempt = Attempt {
+            number,
+            hedge: false,
+        };
+        self.rules.announce(attempt, outgoing.request.headers_mut());
+    }
+
+    fn decide(&self, outgoing: &Outgoing, result: Result<&Response, &ClientError>) -> Decision {
         match result {
+            _ if !outgoing.can_replay() => Decision::Done,
             // Another instance may have a better one.
             Err(Error::Rejected(rejected)) if rejected.reason() == Reason::BadAddress => {
                 true.into()
             }
-            result => Rules::decide(&*self.rules, request, result),
+            result => Rules::decide(&*self.rules, &outgoing.request, result),
         }
     }
 
@@ -122,17 +136,18 @@ impl Transport for ReqwestTransport {
     fn call(
         &self,
         endpoint: &Endpoint,
-        mut request: Request,
+        outgoing: Outgoing,
         deadline: Option<Deadline>,
     ) -> Self::Future {
+        let mut request = outgoing.into_request();
         match self.aim(endpoint, &mut request) {
             Ok(client) => send(client, request, deadline),
             Err(error) => Box::pin(async { Err(error) }),
         }
     }
 
-    fn call_as_is(&self, request: Request, deadline: Option<Deadline>) -> Self::Future {
-        send(self.client.clone(), request, deadline)
+    fn call_as_is(&self, outgoing: Outgoing, deadline: Option<Deadline>) -> Self::Future {
+        send(self.client.clone(), outgoing.into_request(), deadline)
     }
 }
 

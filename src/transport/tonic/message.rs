@@ -2,26 +2,47 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, StatusCode};
 use ::tonic::{Code, Status};
+use http_body::Body;
 
 use super::PUSHBACK;
+use crate::transport::http::{self, ReplayBody};
 
 /// A gRPC request that may be sent again: as a generated client takes it, or as it goes over HTTP.
 pub trait GrpcRequest: Sized {
-    /// A copy with the same metadata and extensions.
-    fn copy(&self) -> Self;
-}
+    /// A copy with the same metadata and extensions, or `None` if it can be sent only once.
+    fn copy(&self) -> Option<Self>;
 
-impl<M: Clone> GrpcRequest for ::tonic::Request<M> {
-    fn copy(&self) -> Self {
-        let message = self.get_ref().clone();
-        Self::from_parts(self.metadata().clone(), self.extensions().clone(), message)
+    /// Whether it can be sent again, now that it has been sent: all of a body may not have been kept. By default it can.
+    fn can_copy(&self) -> bool {
+        true
     }
 }
 
-/// The body must be one that can be copied; that of a generated client is not.
+impl<M: Clone> GrpcRequest for ::tonic::Request<M> {
+    fn copy(&self) -> Option<Self> {
+        let (metadata, extensions) = (self.metadata().clone(), self.extensions().clone());
+        Some(Self::from_parts(
+            metadata,
+            extensions,
+            self.get_ref().clone(),
+        ))
+    }
+}
+
+/// The body of a generated client is no such; it can be put into a [`ReplayBody`].
 impl<B: Clone> GrpcRequest for ::http::Request<B> {
-    fn copy(&self) -> Self {
-        self.clone()
+    fn copy(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+impl<B: Body> GrpcRequest for ::http::Request<ReplayBody<B>> {
+    fn copy(&self) -> Option<Self> {
+        http::copy(self)
+    }
+
+    fn can_copy(&self) -> bool {
+        self.body().can_replay()
     }
 }
 
@@ -173,7 +194,7 @@ mod tests {
             .metadata_mut()
             .insert("tenant", "a".parse().unwrap());
         request.extensions_mut().insert(7_u8);
-        let copy = request.copy();
+        let copy = request.copy().unwrap();
         assert_eq!(*copy.get_ref(), "message");
         assert_eq!(copy.metadata().get("tenant").unwrap(), "a");
         assert_eq!(copy.extensions().get(), Some(&7_u8));

@@ -98,11 +98,14 @@ impl Default for GrpcRules {
 
 impl<Req: GrpcRequest, Res: GrpcResponse> Rules<Req, Res, Status> for GrpcRules {
     fn replay(&self, request: &Req, _: u32) -> Option<Req> {
-        Some(request.copy())
+        request.copy()
     }
 
-    fn decide(&self, _: &Req, result: Result<&Res, &Status>) -> Decision {
-        failure(result).map_or(Decision::Done, |failure| self.decide(failure))
+    fn decide(&self, request: &Req, result: Result<&Res, &Status>) -> Decision {
+        match failure(result) {
+            Some(failure) if request.can_copy() => self.decide(failure),
+            _ => Decision::Done,
+        }
     }
 
     fn is_refusal(&self, error: &Status) -> bool {
@@ -112,7 +115,7 @@ impl<Req: GrpcRequest, Res: GrpcResponse> Rules<Req, Res, Status> for GrpcRules 
 
 impl<Req: GrpcRequest> CopyRequest<Req> for GrpcRules {
     fn copy(&self, request: &Req, _: u32) -> Option<Req> {
-        Some(request.copy())
+        request.copy()
     }
 }
 
