@@ -88,7 +88,8 @@ impl HttpRules {
         self
     }
 
-    pub(crate) fn kept_bytes(&self) -> usize {
+    /// How much of a streamed body is kept, for [`ReplayBody::new`].
+    pub fn kept_bytes(&self) -> usize {
         self.replay_limit
     }
 
