@@ -18,6 +18,7 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -224,7 +225,9 @@ impl Rejected {
             if let Some(rejected) = error.downcast_ref() {
                 return Some(rejected);
             }
-            next = error.source();
+            // An `io::Error` gives the source of what it holds, and not that itself.
+            let held = error.downcast_ref().and_then(io::Error::get_ref);
+            next = held.map(|held| held as _).or_else(|| error.source());
         }
         None
     }
@@ -452,7 +455,8 @@ mod tests {
         }
 
         let full = Rejected::new("bulkhead", Reason::Full { limit: 2 }).named("a");
-        let error: BoxError = Box::new(Outer(Box::new(Error::<std::io::Error>::from(full))));
+        let within = io::Error::other(Error::<io::Error>::from(full));
+        let error: BoxError = Box::new(Outer(Box::new(within)));
         let found = error.as_rejected().expect("found");
         assert!(found.is_full());
         assert_eq!(found.name(), Some("a"));

@@ -71,6 +71,9 @@
 //! |---|---|
 //! | `http` | `transport::http`: [deadlines](docs::layers::timeout#across-services) that travel, rules of trying again, bodies that hold a slot |
 //! | `reqwest` | `transport::reqwest`: [the client](docs::client) around a `reqwest::Client` |
+//! | `http` | `transport::http`: what HTTP says about failures and trying again, for [`hyper`](docs::transports) and others |
+//! | `tonic` | `transport::tonic`: refusals as `Status`, and what gRPC says about [failures and trying again](docs::transports) |
+//! | `axum` | `transport::axum`: refusals as [answers of a server](docs::transports) |
 //! | `consul` | `registries::consul`: [Consul](docs::registries::consul) |
 //! | `eureka` | `registries::eureka`: [Eureka](docs::registries::eureka) |
 //! | `etcd` | `registries::etcd`: [etcd](docs::registries::etcd) |
@@ -94,6 +97,7 @@
 //! | [`algo`] | the decisions: windows, state machines, picks. Pure functions of their arguments |
 //!
 //! The guides are in [`docs`]: [the client](docs::client), [in which order](docs::order) layers stack,
+//! [around `reqwest`, `hyper`, `tonic` and `axum`](docs::transports),
 //! [discovery](docs::discovery), [what is told](docs::observe), every [default](docs::defaults) with its reason.
 
 mod admitted;

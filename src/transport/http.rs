@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use crate::classify::Outcome;
 
 mod attempt;
+mod cloned;
 mod cut;
 pub mod deadline;
 mod held;
@@ -23,14 +24,27 @@ pub use cut::CutBody;
 pub use held::HeldBody;
 pub use priority::ByExtension;
 pub use replay::ReplayBody;
+#[cfg(feature = "tonic")]
+pub(crate) use rules::copy;
 
 /// Which answers are failures, and which of them are worth another attempt.
 ///
 /// Statuses from 500 are failures of the peer; 429, and 503 with `Retry-After`, say that it has too much to do.
 /// 429, 502, 503 and 504 are tried again if the request is [idempotent].
 ///
-/// They are also the rules of a retry, a hedge or a breaker around any service of `http` requests whose bodies are
-/// [`ReplayBody`]s.
+/// They are [rules](crate::layers::retry::Rules) for a retry, a [`Classify`](crate::Classify) for whatever counts, and
+/// say to a hedge what to [copy](crate::layers::hedge::CopyRequest):
+///
+/// ```
+/// use buttress::layers::hedge::HedgeLayer;
+/// use buttress::layers::retry::RetryLayer;
+/// use buttress::transport::http::HttpRules;
+///
+/// let retry = RetryLayer::new(3).rules(HttpRules::new());
+/// let hedge = HedgeLayer::default().copy(HttpRules::new()).classify(HttpRules::new());
+/// ```
+///
+/// The bodies of requests that are sent again are `Clone`, or [`ReplayBody`]s.
 #[derive(Clone, Debug)]
 pub struct HttpRules {
     retried: Vec<StatusCode>,
@@ -78,7 +92,8 @@ impl HttpRules {
         self
     }
 
-    pub(crate) fn kept_bytes(&self) -> usize {
+    /// How much of a streamed body is kept, for [`ReplayBody::new`].
+    pub fn kept_bytes(&self) -> usize {
         self.replay_limit
     }
 

@@ -43,6 +43,7 @@
 
 mod outgoing;
 mod request;
+mod rules;
 mod transport;
 
 use ::reqwest::{Method, Response};

@@ -8,15 +8,15 @@ use ::reqwest::{Client, ClientBuilder, Request, Response, Url};
 
 use super::ClientError;
 use super::outgoing::Outgoing;
-use crate::classify::Outcome;
+use crate::classify::{Classify, Outcome};
 use crate::client::Transport;
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::discovery::{BoxFuture, Instance};
 use crate::error::{Error, Reason, Rejected};
-use crate::layers::retry::Decision;
+use crate::layers::retry::{Decision, Rules};
 use crate::transport::http::deadline::SendDeadlineLayer;
-use crate::transport::http::{self, Attempt, HttpRules};
+use crate::transport::http::{Attempt, HttpRules};
 
 /// Sends `reqwest` requests to instances.
 #[derive(Clone)]
@@ -132,35 +132,21 @@ impl Transport for ReqwestTransport {
     }
 
     fn decide(&self, outgoing: &Outgoing, result: Result<&Response, &ClientError>) -> Decision {
-        let request = &outgoing.request;
-        let idempotent = || http::idempotent(request.method(), request.headers());
-        let (again, after) = match result {
-            Ok(response) => (
-                self.rules.is_retried(response.status()) && idempotent(),
-                http::retry_after(response.headers(), clock::wall()),
-            ),
-            // Never sent, so that it is safe whatever it is.
-            Err(Error::Inner(error)) if error.is_connect() => (true, None),
+        match result {
+            _ if !outgoing.can_replay() => Decision::Done,
+            // Another instance may have a better one.
             Err(Error::Rejected(rejected)) if rejected.reason() == Reason::BadAddress => {
-                (true, None)
+                true.into()
             }
-            Err(Error::Inner(error)) if is_callers(error) => (false, None),
-            Err(_) => (idempotent(), None),
-        };
-        if !again || !outgoing.can_replay() {
-            return Decision::Done;
+            result => Rules::decide(&*self.rules, &outgoing.request, result),
         }
-        Decision::Retry { after }
     }
 
     fn classify(&self, result: Result<&Response, &ClientError>) -> Outcome {
         match result {
-            Ok(response) => {
-                let (status, headers) = (response.status(), response.headers());
-                self.rules.classify(status, headers, clock::wall())
-            }
-            Err(Error::Inner(error)) if is_callers(error) => Outcome::Ignored,
-            Err(_) => Outcome::Failure,
+            // It was this instance that was asked, or should have been.
+            Err(Error::Rejected(_)) => Outcome::Failure,
+            result => Classify::classify(&*self.rules, result),
         }
     }
 
@@ -273,11 +259,6 @@ pub(super) fn without_secrets(mut error: ::reqwest::Error) -> ::reqwest::Error {
         let _ = url.set_password(None);
     }
     error
-}
-
-/// Whether the request itself is at fault, rather than the peer.
-fn is_callers(error: &::reqwest::Error) -> bool {
-    error.is_builder() || error.is_redirect()
 }
 
 /// The host as the caller wrote it.
