@@ -52,10 +52,8 @@ impl Authority {
             .with_client_cert_verifier(verifier.build().unwrap())
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
-        let index = HeaderMap::from_iter([(
-            "x-consul-index".parse().unwrap(),
-            "7".parse().unwrap(),
-        )]);
+        let index =
+            HeaderMap::from_iter([("x-consul-index".parse().unwrap(), "7".parse().unwrap())]);
         let nothing = r#"{"applications":{"apps__hashcode":""}}"#;
         let app = Router::new()
             .route("/v1/health/service/orders", get((index, "[]")))

@@ -295,6 +295,7 @@ const QUARANTINE: Duration = Duration::from_secs(30);
 const SESSION: Duration = Duration::from_secs(20 * 60);
 
 #[cfg(all(test, feature = "consul", feature = "eureka"))]
+#[allow(clippy::unwrap_used)] // In helpers too, which clippy does not know to be tests.
 mod tests {
     use super::*;
 

@@ -135,7 +135,8 @@ mod tests {
     fn an_answer_is_doubted_without_a_leader_or_when_it_is_too_old() {
         let limit = Duration::from_secs(5);
         let (stale, cached) = (Reads::Stale(limit), Reads::Cached(limit));
-        let table: [(Reads, &[(&'static str, &'static str)], bool); 10] = [
+        type Headers = &'static [(&'static str, &'static str)];
+        let table: [(Reads, Headers, bool); 10] = [
             (Reads::Default, &[], false),
             (Reads::Default, &[("x-consul-knownleader", "false")], true),
             (Reads::Default, &[("x-consul-lastcontact", "99999")], false),
