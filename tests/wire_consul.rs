@@ -550,6 +550,29 @@ async fn the_watch_goes_on_through_the_next_agent_from_the_same_index() {
 }
 
 #[tokio::test]
+async fn a_watch_that_is_given_up_says_nothing_against_the_agent() {
+    let first = Server::start(|n, _| match n {
+        0 => answer("7", &["a"]),
+        1 => Reply::Hang,
+        _ => Reply::json(""),
+    })
+    .await;
+    let second = Server::script(vec![]).await;
+    let consul = Consul::new(&format!("{},{}", first.url(), second.url())).unwrap();
+    let mut watching = Watching::start(&consul, "orders");
+    watching.instances().await;
+    asked(&first, 2).await;
+    clock::sleep(Duration::from_secs(1)).await;
+    watching.ended.abort();
+    while !watching.ended.is_finished() {
+        clock::sleep(Duration::from_millis(5)).await;
+    }
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    consul.renew("orders", &instance, Status::Up).await.unwrap();
+    assert!(second.lines().is_empty());
+}
+
+#[tokio::test]
 async fn too_many_requests_at_one_agent_and_no_leader_lead_to_the_next_at_once() {
     for status in ["429 Too Many Requests", "500 Internal Server Error"] {
         let first = Server::start(move |_, _| Reply::status(status, "")).await;

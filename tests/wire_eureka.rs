@@ -461,6 +461,17 @@ async fn registration_describes_the_instance_and_its_lease() {
 }
 
 #[tokio::test]
+async fn an_applications_name_is_in_upper_case_in_the_path() {
+    let server = Server::start(|_, _| Reply::json("")).await;
+    let (eureka, instance) = (eureka(&server), Instance::new("Aa", "h", 80));
+    let ttl = Duration::from_secs(30);
+    eureka.register("Orders", &instance, ttl).await.unwrap();
+    eureka.deregister("orders", &instance).await.unwrap();
+    let lines = ["POST /apps/ORDERS", "DELETE /apps/ORDERS/Aa"];
+    assert_eq!(server.lines(), lines);
+}
+
+#[tokio::test]
 async fn a_change_of_status_is_another_registration() {
     let server = Server::start(|_, _| Reply::json("")).await;
     let eureka = eureka(&server);

@@ -57,7 +57,6 @@ impl Fault for RegistryError {
     }
 }
 
-#[derive(Default)]
 struct State {
     preferred: Option<Preferred>,
     /// Until when each is in quarantine.
@@ -78,7 +77,7 @@ impl Servers {
             what,
             name: what.into(),
             all: Vec::new(),
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(State::new(0))),
         };
         servers.add(urls, order)?;
         Ok(servers)
@@ -106,11 +105,15 @@ impl Servers {
             #[cfg(any(feature = "etcd", feature = "eureka"))]
             Order::Any => shuffle(&mut self.all[before..]),
         }
-        self.state = Arc::new(Mutex::new(State {
-            preferred: None,
-            quarantines: vec![None; self.all.len()],
-        }));
+        self.state = Arc::new(Mutex::new(State::new(self.all.len())));
         Ok(())
+    }
+
+    /// The same, of which others need not think as of these: what cannot be had here says nothing about them.
+    #[cfg(feature = "consul")]
+    pub(super) fn apart(mut self) -> Self {
+        self.state = Arc::new(Mutex::new(State::new(self.all.len())));
+        self
     }
 
     /// Replaces the client, which they share.
@@ -156,12 +159,25 @@ impl Servers {
         E: Fault,
         F: Future<Output = Result<T, E>>,
     {
+        self.each_after(Duration::ZERO, ask).await
+    }
+
+    /// As [`each`](Self::each), where a server that has nothing to tell may be silent for as long as `wait`.
+    pub(super) async fn each_after<T, E, F>(
+        &self,
+        wait: Duration,
+        ask: impl Fn(Turn) -> F,
+    ) -> Result<T, E>
+    where
+        E: Fault,
+        F: Future<Output = Result<T, E>>,
+    {
         let mut order = self.order(clock::now()).into_iter().peekable();
         loop {
             // There is at least one, and the last returns.
             let index = order.next().unwrap_or_default();
             let is_last = order.peek().is_none();
-            let attempt = Attempt::new(self, index);
+            let attempt = Attempt::new(self, index, wait + SILENCE);
             let answer = ask(self.turn(index, is_last)).await;
             let is_broken = answer.as_ref().is_err_and(Fault::is_broken);
             attempt.ends(is_broken);
@@ -216,6 +232,13 @@ impl Servers {
 }
 
 impl State {
+    fn new(count: usize) -> Self {
+        Self {
+            preferred: None,
+            quarantines: vec![None; count],
+        }
+    }
+
     fn quarantine(&mut self, index: usize, now: Instant) {
         self.quarantines[index] = Some(clock::after(now, QUARANTINE));
     }
@@ -241,16 +264,16 @@ impl fmt::Debug for Servers {
 struct Attempt<'a> {
     servers: &'a Servers,
     index: usize,
-    began: Instant,
+    late: Instant,
     has_ended: bool,
 }
 
 impl<'a> Attempt<'a> {
-    fn new(servers: &'a Servers, index: usize) -> Self {
+    fn new(servers: &'a Servers, index: usize, patience: Duration) -> Self {
         Self {
             servers,
             index,
-            began: clock::now(),
+            late: clock::after(clock::now(), patience),
             has_ended: false,
         }
     }
@@ -269,7 +292,7 @@ impl<'a> Attempt<'a> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let now = clock::now();
-        if !self.has_ended && now.saturating_duration_since(self.began) >= SILENCE {
+        if !self.has_ended && now >= self.late {
             self.servers.lock().quarantine(self.index, now);
         }
     }
@@ -372,5 +395,23 @@ mod tests {
         let limit = tokio::time::timeout(SILENCE * 2, hang);
         assert!(limit.await.is_err());
         assert_eq!(asked(&servers, "").await, "b");
+
+        // Silence is no fault in one that was asked to wait.
+        let servers = three();
+        let wait = SILENCE * 10;
+        let hang = |_| std::future::pending::<Result<(), RegistryError>>();
+        let limit = tokio::time::timeout(wait, servers.each_after(wait, hang));
+        assert!(limit.await.is_err());
+        assert_eq!(asked(&servers, "").await, "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_apart_is_no_fault_here() {
+        let servers = three();
+        assert_eq!(asked(&servers.clone(), "ab").await, "abc");
+        assert_eq!(asked(&servers, "").await, "c", "clones know the same");
+        let servers = three();
+        assert_eq!(asked(&servers.clone().apart(), "ab").await, "abc");
+        assert_eq!(asked(&servers, "").await, "a");
     }
 }

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::header::HeaderName;
 use secrecy::SecretString;
@@ -27,9 +28,21 @@ impl Agents {
     where
         F: Future<Output = Result<T, RegistryError>>,
     {
+        self.each_after(Duration::ZERO, ask).await
+    }
+
+    /// As [`each`](Self::each), where an agent that has nothing to tell may be silent for as long as `wait`.
+    pub(super) async fn each_after<T, F>(
+        &self,
+        wait: Duration,
+        ask: impl Fn(Turn) -> F,
+    ) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, RegistryError>>,
+    {
         let token = self.token()?;
         let with_token = |turn| ask(show(&token, turn));
-        self.servers.each(with_token).await
+        self.servers.each_after(wait, with_token).await
     }
 
     /// All of them, in the order in which to ask them.

@@ -71,15 +71,21 @@ impl Consul {
             query.push(("wait", format!("{}s", wait.as_secs())));
         }
         let query: &Vec<_> = &query.iter().map(|(key, value)| (*key, &**value)).collect();
+        // The server adds up to a sixteenth of the wait, so that not all return at once.
+        let wait = if index > 0 {
+            wait + wait / 16
+        } else {
+            Duration::ZERO
+        };
         let ask = |turn: Turn| async move {
-            let limit = match index {
-                0 => turn.limit,
-                // The server adds up to a sixteenth of the wait, so that not all return at once.
-                _ => wait + wait / 16 + PATIENCE,
+            let limit = if index > 0 {
+                wait + PATIENCE
+            } else {
+                turn.limit
             };
             self.ask(turn, service, query, limit).await
         };
-        self.agents.each(ask).await
+        self.agents.each_after(wait, ask).await
     }
 
     async fn ask(

@@ -126,6 +126,8 @@ impl Consul {
     #[must_use]
     pub fn datacenter(mut self, name: impl Into<String>) -> Self {
         self.query.datacenter = Some(name.into());
+        // One that cannot be reached looks like a fault of the agent.
+        self.agents.servers = self.agents.servers.apart();
         self
     }
 
