@@ -68,8 +68,8 @@ impl Consul {
 
     /// As the environment has it, in the variables of Consul's own tools: `CONSUL_HTTP_ADDR` (a URL or `HOST:PORT`,
     /// by default `127.0.0.1:8500`; several are separated by commas), `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN` or
-    /// `CONSUL_HTTP_TOKEN_FILE`, which goes before it, `CONSUL_NAMESPACE`, `CONSUL_PARTITION`. Certificates are a matter of
-    /// [`client`](Self::client).
+    /// `CONSUL_HTTP_TOKEN_FILE`, which goes before it, `CONSUL_NAMESPACE`, `CONSUL_PARTITION`. Certificates are a
+    /// matter of [`client`](Self::client).
     ///
     /// # Errors
     ///
