@@ -77,7 +77,6 @@ impl Http {
     }
 
     /// Talks through the client of `other`.
-    #[cfg(feature = "etcd")]
     pub(super) fn share(&mut self, other: &Self) {
         self.client = other.client.clone();
     }
@@ -211,6 +210,8 @@ impl Http {
         let status = response.status();
         let kind = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrorKind::Denied,
+            // Said again, or to another server, it would make no more sense.
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => ErrorKind::Unsupported,
             _ => ErrorKind::Failed,
         };
         match self.words(response).await {

@@ -11,3 +11,5 @@ pub mod file;
 #[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
 mod http;
 pub mod memory;
+#[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
+mod servers;

@@ -91,6 +91,14 @@ impl Watching {
         }
     }
 
+    /// Why it cannot be read at the moment, as the next update says.
+    pub async fn failed(&mut self) -> RegistryError {
+        match self.next().await {
+            Update::Failed(error) => error,
+            other => panic!("expected a failure, got {other:?}"),
+        }
+    }
+
     /// Why it ended.
     pub async fn error(mut self) -> RegistryError {
         while self.updates.recv().await.is_some() {}

@@ -75,7 +75,7 @@ impl Follow {
                     return Err(failure.error());
                 }
                 Err(_) => {
-                    self.cluster.endpoints.leave(&stream.http);
+                    self.cluster.servers.leave(&stream.http);
                     is_read = false;
                 }
             }
