@@ -8,6 +8,15 @@ pub mod etcd;
 pub mod eureka;
 #[cfg(feature = "file")]
 pub mod file;
-#[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
+#[cfg(any(
+    feature = "consul",
+    feature = "etcd",
+    feature = "eureka",
+    feature = "kubernetes"
+))]
 mod http;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
+mod lines;
 pub mod memory;
