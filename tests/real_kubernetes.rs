@@ -13,13 +13,15 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use buttress::clock;
 use buttress::discovery::{ErrorKind, Instance, Registry, Status, Update};
 use buttress::registries::kubernetes::Kubernetes;
 use futures_util::StreamExt as _;
 use kubernetes::{Api, grow_older, pod, ready, slice};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use watching::proxy::Proxy;
 use watching::{Watching, unique};
@@ -373,10 +375,10 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// Does `before` of the nth request before it is passed on.
-    async fn start<F: Future<Output = ()> + Send>(
+    /// Asks for `instead(n, path)` where the nth request is for `path`.
+    async fn start(
         api: &Api,
-        before: impl Fn(usize, String) -> F + Clone + Send + Sync + 'static,
+        instead: impl Fn(usize, String) -> String + Clone + Send + Sync + 'static,
     ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -385,13 +387,12 @@ impl Gateway {
         let (client, server, seen) = (api.client.clone(), api.url.clone(), Arc::clone(&asked));
         let count = Arc::new(AtomicUsize::new(0));
         let pass = move |request: Request| {
-            let (client, before, mut ends) = (client.clone(), before.clone(), ends.clone());
+            let (client, mut ends) = (client.clone(), ends.clone());
             let path = request.uri().path_and_query().unwrap().to_string();
             seen.lock().unwrap().push(path.clone());
             let n = count.fetch_add(1, Ordering::Relaxed);
-            let target = format!("{server}{path}");
+            let target = format!("{server}{}", instead(n, path));
             async move {
-                before(n, path).await;
                 let token = request.headers()["authorization"].clone();
                 let answer = client
                     .get(target)
@@ -427,7 +428,7 @@ impl Gateway {
 async fn a_watch_that_ends_in_good_order_goes_on_from_where_it_was() {
     let Some(api) = Api::real() else { return };
     let service = unique("orders");
-    let gateway = Gateway::start(&api, |_, _| async {}).await;
+    let gateway = Gateway::start(&api, |_, path| path).await;
     let registry = api.at(&gateway.url).token(api.token.clone());
     let mut watching = Watching::start(&registry, &service);
     assert_eq!(watching.instances().await, []);
@@ -460,28 +461,32 @@ async fn a_list_of_many_pages_is_read_and_begun_again_where_it_was_compacted() {
         let name = format!("{service}-{n:03}");
         api.put(&name, &service, json!([ready(&name, n)])).await;
     }
+    // A new version, so that what was before it may be compacted.
     let client = reqwest::Client::new();
-    let compact = move |n: usize, _| {
-        let (client, etcd) = (client.clone(), etcd.clone());
-        async move {
-            // Between the first page and the second.
-            if n == 1 {
-                let post = async |path: &str, body| -> serde_json::Value {
-                    let answer = client.post(format!("{etcd}/v3/kv/{path}")).json(&body);
-                    answer.send().await.unwrap().json().await.unwrap()
-                };
-                post("put", json!({"key": "eA==", "value": "eA=="})).await;
-                let now = post("range", json!({"key": "eA=="})).await;
-                let revision = &now["header"]["revision"];
-                post(
-                    "compaction",
-                    json!({"revision": revision, "physical": true}),
-                )
-                .await;
-            }
-        }
+    let post = async |path: &str, body| -> Value {
+        let answer = client.post(format!("{etcd}/v3/kv/{path}")).json(&body);
+        answer.send().await.unwrap().json().await.unwrap()
     };
-    let gateway = Gateway::start(&api, compact).await;
+    let put = post("put", json!({"key": "eA==", "value": "eA=="})).await;
+    let compaction = json!({"revision": put["header"]["revision"], "physical": true});
+    let compacted = post("compaction", compaction).await;
+    assert!(compacted["header"].is_object(), "{compacted}");
+    // The second page is asked for as of a version that is gone.
+    let outdate = |n: usize, path: String| match path.split_once("continue=") {
+        Some((head, token)) if n == 1 => {
+            let token = STANDARD_NO_PAD
+                .decode(token.trim_end_matches("%3D"))
+                .unwrap();
+            let mut token: Value = serde_json::from_slice(&token).unwrap();
+            token["rv"] = 1.into();
+            format!(
+                "{head}continue={}",
+                STANDARD_NO_PAD.encode(token.to_string())
+            )
+        }
+        _ => path,
+    };
+    let gateway = Gateway::start(&api, outdate).await;
     let registry = api.at(&gateway.url).token(api.token.clone());
     let mut watching = Watching::start(&registry, &service);
     assert_eq!(watching.instances().await.len(), 101);
