@@ -93,7 +93,7 @@ async fn kubernetes_may_crash_and_forget() {
     let endpoints = json!([ready("a", 1), ready("b", 2)]);
     api.put(&service, &service, endpoints.clone()).await;
     let resolver = Resolver::new(api.registry());
-    let resolved = resolver.watch(&service);
+    let resolved = resolver.watch(&*service);
     let known = resolved.resolved().await.unwrap();
     let mut watching = Watching::start(&api.registry(), &service);
     assert_eq!(watching.instances().await.len(), 2);
