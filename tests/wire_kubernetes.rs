@@ -112,10 +112,11 @@ async fn events_are_told_and_a_bookmark_confirms() {
     let server = server(vec![Reply::open(&events.each_ref().map(|event| &**event))]).await;
     let mut watching = watch(&server);
     assert_eq!(ids(&watching.instances().await), ["a"]);
-    assert_eq!(watching.next().await, Update::Confirmed);
     // Who comes is told at once, and who is gone a moment later.
-    assert_eq!(ids(&watching.instances().await), ["a", "c"]);
-    assert_eq!(ids(&watching.instances().await), ["c"]);
+    assert_eq!(ids(&watching.instances().await), ["a", "b"]);
+    assert_eq!(watching.next().await, Update::Confirmed);
+    assert_eq!(ids(&watching.instances().await), ["a", "b", "c"]);
+    watching.until(|instances| ids(instances) == ["c"]).await;
 }
 
 #[tokio::test]

@@ -193,6 +193,8 @@ impl Follow {
                     return Ok(Some(End::Outdated(error)));
                 }
                 self.version = version;
+                // What was heard before it comes first.
+                self.publish(SETTLE).await;
                 if self.no_port.is_none() {
                     self.updates.confirmed().await;
                 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::num::NonZeroU16;
 
 use super::wire;
 
@@ -21,8 +22,8 @@ pub(super) struct Port {
 impl Wanted {
     /// A number, or else a name.
     pub(super) fn new(port: &str) -> Self {
-        match port.parse() {
-            Ok(number) => Self::Numbered(number),
+        match port.parse::<NonZeroU16>() {
+            Ok(number) => Self::Numbered(number.get()),
             Err(_) => Self::Named(port.to_owned()),
         }
     }
@@ -136,6 +137,7 @@ mod tests {
             (Wanted::new("53"), two.clone(), None),
             (Wanted::new("1"), two, None),
             (Wanted::new("7"), json!([]), Some(7)),
+            (Wanted::new("0"), json!([]), None),
             (
                 Wanted::new("7"),
                 json!([{"name": "", "port": null}]),
