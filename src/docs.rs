@@ -9,6 +9,9 @@ pub mod client {}
 #[doc = include_str!("../docs/order.md")]
 pub mod order {}
 
+#[doc = include_str!("../docs/transports.md")]
+pub mod transports {}
+
 #[doc = include_str!("../docs/discovery.md")]
 pub mod discovery {}
 
