@@ -80,6 +80,9 @@ pub mod registries {
     #[doc = include_str!("../docs/registries/file.md")]
     pub mod file {}
 
+    #[doc = include_str!("../docs/registries/kubernetes.md")]
+    pub mod kubernetes {}
+
     #[doc = include_str!("../docs/registries/memory.md")]
     pub mod memory {}
 }

@@ -2,15 +2,19 @@
 //! since what else asks them meanwhile would fail.
 #![allow(clippy::unwrap_used)] // In helpers too, which clippy does not know to be tests.
 
+mod kubernetes;
 mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use buttress::Resolver;
 use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status};
 use buttress::registries::consul::Consul;
 use buttress::registries::etcd::Etcd;
 use buttress::registries::eureka::Eureka;
+use kubernetes::{Api, ready};
+use serde_json::json;
 use tokio::process::Command;
 use watching::{Watching, left_out, real, unique};
 
@@ -78,4 +82,38 @@ async fn etcd_may_crash_and_forget() {
     };
     let etcd = Arc::new(Etcd::new(&url).unwrap());
     a_crash_ends_the_watch_and_the_instance_registers_again(etcd, "etcd").await;
+}
+
+#[tokio::test]
+async fn kubernetes_may_crash_and_forget() {
+    let (Some(api), Some(_)) = (Api::real(), real("BUTTRESS_SERVERS_STATE")) else {
+        return;
+    };
+    let service = unique("orders");
+    let endpoints = json!([ready("a", 1), ready("b", 2)]);
+    api.put(&service, &service, endpoints.clone()).await;
+    let resolver = Resolver::new(api.registry());
+    let resolved = resolver.watch(&*service);
+    let known = resolved.resolved().await.unwrap();
+    let mut watching = Watching::start(&api.registry(), &service);
+    assert_eq!(watching.instances().await.len(), 2);
+
+    if !servers("kill", "kubernetes").await {
+        left_out("a crash of kubernetes, which is not ours to kill");
+        return;
+    }
+    assert_eq!(watching.error().await.kind(), ErrorKind::Unreachable);
+    let error = Watching::start(&api.registry(), &service).error().await;
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+
+    assert!(servers("restart", "kubernetes").await);
+    let mut watching = Watching::start(&api.registry(), &service);
+    assert_eq!(watching.instances().await, []);
+    // Whoever resolves goes on with what it knew.
+    let held = resolved.changed(known.version()).await;
+    assert_eq!((held.live().len(), held.held().len()), (0, 2));
+    api.put(&service, &service, endpoints).await;
+    assert_eq!(watching.instances().await.len(), 2);
+    let back = resolved.changed(held.version()).await;
+    assert_eq!((back.live().len(), back.held().len()), (2, 0));
 }

@@ -10,7 +10,7 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCod
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 
-#[cfg(feature = "etcd")]
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
 use crate::clock;
 use crate::discovery::{ErrorKind, RegistryError};
 
@@ -82,13 +82,13 @@ impl Http {
     }
 
     /// Whether its URL has a user or password.
-    #[cfg(feature = "etcd")]
+    #[cfg(any(feature = "etcd", feature = "kubernetes"))]
     pub(super) fn has_user(&self) -> bool {
         self.basic.is_some()
     }
 
     /// Sends `token` in `header` with every request.
-    #[cfg(any(feature = "consul", feature = "etcd"))]
+    #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
     pub(super) fn token(&mut self, header: HeaderName, token: SecretString) {
         self.keep_out(token.clone());
         self.token = Some((header, token));
@@ -133,7 +133,7 @@ impl Http {
     }
 
     /// Sends `request` and gives an answer that begins within `limit` and may go on for ever.
-    #[cfg(feature = "etcd")]
+    #[cfg(any(feature = "etcd", feature = "kubernetes"))]
     pub(super) async fn open(
         &self,
         request: RequestBuilder,
@@ -148,7 +148,7 @@ impl Http {
     }
 
     /// The next bytes of an answer, or nothing at its end. Nothing is lost where it is dropped.
-    #[cfg(feature = "etcd")]
+    #[cfg(any(feature = "etcd", feature = "kubernetes"))]
     pub(super) async fn chunk(
         &self,
         response: &mut Response,

@@ -8,8 +8,17 @@ pub mod etcd;
 pub mod eureka;
 #[cfg(feature = "file")]
 pub mod file;
-#[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
+#[cfg(any(
+    feature = "consul",
+    feature = "etcd",
+    feature = "eureka",
+    feature = "kubernetes"
+))]
 mod http;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
+mod lines;
 pub mod memory;
 #[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
 mod servers;

@@ -12,9 +12,10 @@ pub struct Proxy {
 impl Proxy {
     /// In front of the server at `url`.
     pub async fn start(url: &str) -> Self {
-        let server = url.strip_prefix("http://").unwrap().to_owned();
+        let (scheme, server) = url.split_once("://").unwrap();
+        let server = server.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (is_whole, whole) = watch::channel(true);
         tokio::spawn(async move {
             loop {
