@@ -29,8 +29,10 @@
 //! ```
 
 mod backoff;
+mod disk;
 mod feed;
 mod guard;
+mod holders;
 mod instance;
 mod registration;
 mod registry;
@@ -41,6 +43,7 @@ mod source;
 mod unresolved;
 mod watch;
 
+pub use disk::SnapshotFile;
 pub use instance::{Instance, InstanceKey, Status};
 pub use registration::{Registered, Registration};
 pub use registry::{BoxFuture, ErrorKind, Registry, RegistryError, Renewal, Update, Updates};

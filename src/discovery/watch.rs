@@ -1,11 +1,13 @@
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 
+use super::holders::Holders;
 use super::instance::Instance;
+use super::resolver::Services;
 use super::snapshot::Snapshot;
 use super::unresolved::ResolveError;
 use crate::clock;
@@ -15,7 +17,7 @@ use crate::observe::Observer;
 
 /// A service's instances, as they are now and as they change. A cheap clone shares.
 ///
-/// The registry is watched for as long as somebody holds one.
+/// The registry is watched for as long as somebody holds one, and for a minute after, in case somebody asks again.
 #[derive(Clone, Debug)]
 pub struct Watch {
     pub(super) handle: Arc<Handle>,
@@ -64,6 +66,7 @@ impl Watch {
             handle: Arc::new(Handle {
                 shared: Arc::new(shared),
                 task: None,
+                services: Weak::new(),
             }),
         }
     }
@@ -157,23 +160,31 @@ impl Watch {
     }
 }
 
-/// What the clones of a [`Watch`] share: the last of them ends the task that writes.
+/// What the clones of a [`Watch`] share: one that holds the service.
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) shared: Arc<Shared>,
-    pub(super) task: Option<JoinHandle<()>>,
+    pub(super) task: Option<AbortHandle>,
+    /// Where it can be asked for again, for as long as the resolver lives.
+    pub(super) services: Weak<Services>,
 }
 
 impl Handle {
     /// Whether its task has ended, as it does with its runtime.
     pub(super) fn has_ended(&self) -> bool {
-        self.task.as_ref().is_some_and(JoinHandle::is_finished)
+        self.task.as_ref().is_some_and(AbortHandle::is_finished)
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
+        let Some(task) = &self.task else {
+            return;
+        };
+        // A name without instances is not worth a connection to the registry.
+        let is_wanted =
+            self.services.strong_count() > 0 && !self.shared.snapshot.load().instances.is_empty();
+        if self.shared.holders.leave(is_wanted) {
             task.abort();
         }
     }
@@ -184,6 +195,7 @@ impl Drop for Handle {
 pub(super) struct Shared {
     pub(super) snapshot: ArcSwap<Snapshot>,
     pub(super) state: watch::Sender<State>,
+    pub(super) holders: Holders,
     first_answer_by: Instant,
     observer: Observer,
 }
@@ -229,6 +241,7 @@ impl Shared {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             state: watch::Sender::new(state),
+            holders: Holders::default(),
             first_answer_by,
             observer,
         }
