@@ -216,9 +216,9 @@ fn a_large_snapshot_is_at_hand_within_a_tenth_of_a_second() {
         let _watches: Vec<_> = (0..500).map(watch).collect();
         clock::sleep(secs(60)).await;
     });
-    // The best of three: the machine may have other things to do.
+    // The best of ten: the machine may have other things to do.
     let mut best = Duration::MAX;
-    for _ in 0..3 {
+    for _ in 0..10 {
         let took = runtime(false).block_on(async {
             let begun = clock::now();
             let resolver = Resolver::new(Large(false)).snapshot_file(folder.file());
@@ -228,6 +228,7 @@ fn a_large_snapshot_is_at_hand_within_a_tenth_of_a_second() {
         });
         best = best.min(took);
     }
+
     assert!(best < Duration::from_millis(100), "{best:?}");
 }
 

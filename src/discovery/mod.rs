@@ -29,6 +29,8 @@
 //! ```
 
 mod backoff;
+mod changes;
+mod discover;
 mod disk;
 mod feed;
 mod guard;
@@ -43,6 +45,8 @@ mod source;
 mod unresolved;
 mod watch;
 
+pub use changes::{Change, Changes};
+pub use discover::Discover;
 pub use disk::SnapshotFile;
 pub use instance::{Instance, InstanceKey, Status};
 pub use registration::{Registered, Registration};

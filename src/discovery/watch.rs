@@ -5,6 +5,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::changes::Changes;
+use super::discover::Discover;
 use super::holders::Holders;
 use super::instance::Instance;
 use super::resolver::Services;
@@ -87,6 +89,43 @@ impl Watch {
         // The sender is in `self`, so that the wait cannot fail.
         let _ = state.wait_for(|state| state.version > seen).await;
         self.snapshot()
+    }
+
+    /// The snapshots from now on, each with what changed since this reader's last one. The first of them has all that
+    /// there is.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use buttress::{Instance, Registry, Resolver, registries::memory::Memory};
+    /// # use std::time::Duration;
+    /// # let registry = Memory::new();
+    /// # let resolver = Resolver::new(registry.clone());
+    /// let mut changes = resolver.watch("orders").changes();
+    /// let orders = Instance::new("orders-1", "10.0.0.7", 8080);
+    /// registry.register("orders", &orders, Duration::MAX).await?;
+    ///
+    /// let change = loop {
+    ///     let change = changes.changed().await;
+    ///     if !change.added.is_empty() {
+    ///         break change;
+    ///     }
+    /// };
+    /// assert_eq!(*change.added[0], orders);
+    /// assert_eq!(change.snapshot.instances().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn changes(&self) -> Changes {
+        Changes::new(self.clone())
+    }
+
+    /// The instances as [tower's own balancers](tower::discover) want them: `new` makes the service of each.
+    pub fn discover<N, S>(&self, new: N) -> Discover<N>
+    where
+        N: FnMut(&Arc<Instance>) -> S,
+    {
+        Discover::new(self.changes(), new)
     }
 
     /// The latest snapshot that has an instance to call, which is at hand except at the very start.

@@ -11,6 +11,7 @@
 //! Of a service: its name, which registry of the chain named it, and when that last confirmed it. Of an instance: id, host,
 //! port, whether it speaks TLS, weight, `+` and the zone if it has one, and the metadata.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ pub(super) fn decode(owner: &str, bytes: &[u8]) -> Result<Services, Refusal> {
         Some([kind, found]) if kind == "owner" => {
             return Err(Refusal::Owner {
                 expected: owner.to_owned(),
-                found: found.clone(),
+                found: found.to_string(),
             });
         }
         _ => return Err(Refusal::Line { number: 2 }),
@@ -76,7 +77,7 @@ pub(super) fn decode(owner: &str, bytes: &[u8]) -> Result<Services, Refusal> {
                     confirmed: confirmed.parse().map_err(|_| unreadable())?,
                     instances: [].into(),
                 };
-                keep(service.replace((Arc::from(name.as_str()), remembered, Vec::new())));
+                keep(service.replace((Arc::from(&**name), remembered, Vec::new())));
             }
             [kind, fields @ ..] if kind == "instance" => {
                 let (_, _, instances) = service.as_mut().ok_or_else(unreadable)?;
@@ -152,12 +153,12 @@ fn encode_instance(text: &mut String, instance: &Instance) {
     line(text, &fields);
 }
 
-fn decode_instance(fields: &[String]) -> Option<Instance> {
+fn decode_instance(fields: &[Cow<'_, str>]) -> Option<Instance> {
     let [id, host, port, secure, weight, zone, metadata @ ..] = fields else {
         return None;
     };
-    let mut instance = Instance::new(id, host, port.parse().ok()?)
-        .secure(match secure.as_str() {
+    let mut instance = Instance::new(&**id, &**host, port.parse().ok()?)
+        .secure(match &**secure {
             "0" => false,
             "1" => true,
             _ => return None,
@@ -170,7 +171,7 @@ fn decode_instance(fields: &[String]) -> Option<Instance> {
     if !pairs.remainder().is_empty() {
         return None;
     }
-    let pairs = pairs.map(|pair| (pair[0].clone(), pair[1].clone()));
+    let pairs = pairs.map(|pair| (pair[0].to_string(), pair[1].to_string()));
     instance.metadata.extend(pairs);
     Some(instance)
 }
@@ -196,11 +197,14 @@ fn line(text: &mut String, fields: &[&str]) {
     text.push('\n');
 }
 
-fn fields(line: &str) -> Option<Vec<String>> {
+fn fields(line: &str) -> Option<Vec<Cow<'_, str>>> {
     line.split('\t').map(field).collect()
 }
 
-fn field(escaped: &str) -> Option<String> {
+fn field(escaped: &str) -> Option<Cow<'_, str>> {
+    if !escaped.contains('\\') {
+        return Some(Cow::Borrowed(escaped));
+    }
     let mut field = String::with_capacity(escaped.len());
     let mut rest = escaped;
     while let Some((before, after)) = rest.split_once('\\') {
@@ -216,7 +220,7 @@ fn field(escaped: &str) -> Option<String> {
         rest = after.as_str();
     }
     field.push_str(rest);
-    Some(field)
+    Some(Cow::Owned(field))
 }
 
 const NAME: &str = "buttress-snapshot";
