@@ -151,6 +151,7 @@ fn callable(instances: Vec<Instance>) -> Vec<Arc<Instance>> {
     let mut up: Vec<_> = up.map(Arc::new).collect();
     up.sort_by(|a, b| a.id.cmp(&b.id));
     up.dedup_by(|a, b| a.id == b.id);
+    up.shrink_to_fit();
     up
 }
 

@@ -60,7 +60,8 @@ impl Service {
     }
 
     async fn write(mut self) -> Infallible {
-        self.recall().await;
+        // In a box: it is over at once, and its place would be kept for ever.
+        Box::pin(self.recall()).await;
         loop {
             let now = clock::now();
             for source in &mut self.chain {
