@@ -345,6 +345,55 @@ async fn leases_that_run_out_one_after_another_do_not_empty_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_expires_with_all_its_instances_does_not_empty_the_client() {
+    let fake = Fake::saying("fake", &["a", "b", "c", "d"]);
+    let watch = Resolver::new(fake.clone()).watch("orders");
+    watch.resolved().await.unwrap();
+    // The connection breaks, the list is read again while nobody is back, and then they come one after another.
+    fake.set(Mode::Fails);
+    clock::sleep(secs(10)).await;
+    for names in [&[][..], &["c"], &["b", "c"], &["a", "b", "c"]] {
+        fake.says(names);
+        clock::sleep(secs(5)).await;
+        let snapshot = watch.snapshot();
+        assert_eq!(ids(snapshot.live()), names);
+        assert_eq!(snapshot.instances().len(), 4);
+    }
+    // The one that does not come back is given up.
+    clock::sleep(secs(60)).await;
+    assert_eq!(ids(watch.snapshot().instances()), ["a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_not_found_is_doubted_and_a_server_that_fails_is_not_believed_at_all() {
+    for (mode, left) in [(Mode::Says(Vec::new()), 0), (Mode::Fails, 2)] {
+        let fake = Fake::saying("fake", &["a", "b"]);
+        let watch = Resolver::new(fake.clone()).watch("orders");
+        watch.resolved().await.unwrap();
+        fake.set(mode);
+        clock::sleep(secs(59)).await;
+        assert_eq!(watch.snapshot().instances().len(), 2);
+        clock::sleep(secs(3600)).await;
+        assert_eq!(watch.snapshot().instances().len(), left);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cache_adds_no_staleness_of_its_own() {
+    let fake = Fake::saying("fake", &["a", "b", "c"]);
+    let watch = Resolver::new(fake.clone()).watch("orders");
+    let mut seen = watch.resolved().await.unwrap().version();
+    let begun = clock::now();
+    for names in [&["a", "b"][..], &["a", "b", "d", "e"], &["d", "e", "f"]] {
+        fake.says(names);
+        let snapshot = watch.changed(seen).await;
+        assert_eq!(ids(snapshot.instances()), names);
+        seen = snapshot.version();
+    }
+    assert_eq!(clock::now(), begun);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_taken_out_on_purpose_is_gone_at_once() {
     let memory = memory_of("orders", &["a"]).await;
     let watch = Resolver::new(memory.clone()).watch("orders");

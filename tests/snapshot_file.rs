@@ -466,11 +466,11 @@ async fn a_snapshot_that_cannot_be_used_is_refused_told_of_and_set_aside_and_the
         assert!(told.contains(expected), "{told}");
         let aside = format!("instances.snapshot.{extension}");
         assert!(told.ends_with(&aside), "{told}");
-        assert_eq!(folder.names(), [aside.clone()]);
+        assert_eq!(folder.names(), [aside.as_str()]);
 
         // It is written anew, and what was set aside stays.
         clock::sleep(secs(60)).await;
-        assert_eq!(folder.names(), ["instances.snapshot".to_owned(), aside]);
+        assert_eq!(folder.names(), ["instances.snapshot", &aside]);
         assert!(heard.take().is_empty());
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A [`Resolver`] asks one [`Registry`], or a chain of them, and keeps what they said. Its [`Watch`] of a service gives
 //! immutable [`Snapshot`]s, without a lock and whatever the registry does: an outage changes nothing, and a registry
-//! that suddenly forgets many instances is doubted for up to a minute. A [`Registration`] keeps an instance of one's own
-//! in a registry.
+//! that suddenly forgets many instances is doubted for up to a minute. A [`SnapshotFile`] has what is known outlive the
+//! process. A [`Registration`] keeps an instance of one's own in a registry.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
