@@ -68,6 +68,9 @@ pub mod registries {
     #[doc = include_str!("../docs/registries/consul.md")]
     pub mod consul {}
 
+    #[doc = include_str!("../docs/registries/dns.md")]
+    pub mod dns {}
+
     #[doc = include_str!("../docs/registries/eureka.md")]
     pub mod eureka {}
 

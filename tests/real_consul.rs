@@ -9,9 +9,7 @@ use std::time::Duration;
 use buttress::clock;
 use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status, Update};
 use buttress::registries::consul::Consul;
-use watching::{Watching, real, unique};
-
-const TTL: Duration = Duration::from_secs(30);
+use watching::{TTL, Watching, real, unique};
 
 fn is_one(status: Status) -> impl Fn(&[Instance]) -> bool {
     move |instances| matches!(instances, [one] if one.status == status)
@@ -22,42 +20,15 @@ async fn instances_come_change_and_go() {
     let Some(url) = real("CONSUL_URL") else {
         return;
     };
-    let (consul, service) = (Consul::new(&url).unwrap(), unique("orders"));
-    let mut watching = Watching::start(&consul, &service);
-    assert_eq!(
-        watching.instances().await,
-        [],
-        "an unknown service has no instances"
-    );
-
     let a = Instance::new(unique("a"), "10.0.0.1", 8443)
         .secure(true)
         .zone("z1")
         .weight(3)
         .metadata("version", "7");
-    consul.register(&service, &a, TTL).await.unwrap();
-    watching.until(|instances| *instances == [a.clone()]).await;
-
+    let changed = a.clone().weight(9).metadata("version", "8");
     let b = Instance::new(unique("b"), "::1", 80);
-    consul.register(&service, &b, TTL).await.unwrap();
-    watching
-        .until(|instances| *instances == [a.clone(), b.clone()])
-        .await;
-
-    let a = a.weight(9).metadata("version", "8");
-    consul.register(&service, &a, TTL).await.unwrap();
-    watching
-        .until(|instances| *instances == [a.clone(), b.clone()])
-        .await;
-
-    consul.deregister(&service, &a).await.unwrap();
-    watching.until(|instances| *instances == [b.clone()]).await;
-    consul.deregister(&service, &b).await.unwrap();
-    watching.until(|instances| instances.is_empty()).await;
-    consul
-        .deregister(&service, &b)
-        .await
-        .expect("one that is not there is no error");
+    let (consul, service) = (Consul::new(&url).unwrap(), unique("orders"));
+    watching::instances_come_change_and_go(&consul, &service, [a, changed, b]).await;
 }
 
 #[tokio::test]
@@ -191,12 +162,9 @@ async fn the_case_of_a_services_name_does_not_matter() {
     let Some(url) = real("CONSUL_URL") else {
         return;
     };
-    let (consul, service) = (Consul::new(&url).unwrap(), unique("Orders"));
     let instance = Instance::new(unique("a"), "10.0.0.1", 80);
-    consul.register(&service, &instance, TTL).await.unwrap();
-    let mut watching = Watching::start(&consul, &service.to_ascii_lowercase());
-    watching.until(is_one(Status::Up)).await;
-    consul.deregister(&service, &instance).await.unwrap();
+    let consul = Consul::new(&url).unwrap();
+    watching::the_case_of_a_services_name_does_not_matter(&consul, instance).await;
 }
 
 #[tokio::test]

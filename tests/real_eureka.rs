@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use buttress::discovery::{Instance, Registry, Renewal, Status};
 use buttress::registries::eureka::Eureka;
-use watching::{Watching, real, unique};
-
-const TTL: Duration = Duration::from_secs(30);
+use watching::{TTL, Watching, real, unique};
 
 fn eureka(url: &str) -> Eureka {
     Eureka::new(url).unwrap().poll(Duration::from_millis(300))
@@ -24,42 +22,15 @@ async fn instances_come_change_and_go() {
     let Some(url) = real("EUREKA_URL") else {
         return;
     };
-    let (eureka, service) = (eureka(&url), unique("orders"));
-    let mut watching = Watching::start(&eureka, &service);
-    assert_eq!(
-        watching.instances().await,
-        [],
-        "an unknown service has no instances"
-    );
-
     let a = Instance::new("a", "10.0.0.1", 8443)
         .secure(true)
         .zone("z1")
         .weight(3)
         .metadata("version", "7");
-    eureka.register(&service, &a, TTL).await.unwrap();
-    watching.until(|instances| *instances == [a.clone()]).await;
-
+    let changed = a.clone().weight(9).metadata("version", "8");
     let b = Instance::new("10.0.0.2:orders:80", "10.0.0.2", 80);
-    eureka.register(&service, &b, TTL).await.unwrap();
-    watching
-        .until(|instances| *instances == [b.clone(), a.clone()])
-        .await;
-
-    let a = a.weight(9).metadata("version", "8");
-    eureka.register(&service, &a, TTL).await.unwrap();
-    watching
-        .until(|instances| *instances == [b.clone(), a.clone()])
-        .await;
-
-    eureka.deregister(&service, &a).await.unwrap();
-    watching.until(|instances| *instances == [b.clone()]).await;
-    eureka.deregister(&service, &b).await.unwrap();
-    watching.until(|instances| instances.is_empty()).await;
-    eureka
-        .deregister(&service, &b)
-        .await
-        .expect("one that is not there is no error");
+    let (eureka, service) = (eureka(&url), unique("orders"));
+    watching::instances_come_change_and_go(&eureka, &service, [a, changed, b]).await;
 }
 
 #[tokio::test]

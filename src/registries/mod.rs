@@ -2,6 +2,8 @@
 
 #[cfg(feature = "consul")]
 pub mod consul;
+#[cfg(feature = "dns")]
+pub mod dns;
 #[cfg(feature = "eureka")]
 pub mod eureka;
 #[cfg(feature = "file")]
