@@ -193,7 +193,7 @@ impl Dns {
     /// what is left of it.
     fn wait(&self, ttl: Duration, rng: &mut impl Rng) -> Duration {
         let wait = ttl.clamp(self.shortest, self.longest);
-        wait.mul_f64(1.0 + rng.unit() / 10.0)
+        wait.saturating_add(wait.mul_f64(rng.unit() / 10.0))
     }
 
     fn error(&self, kind: ErrorKind, message: impl Into<String>) -> RegistryError {
