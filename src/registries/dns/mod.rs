@@ -75,7 +75,7 @@ impl Dns {
 
     fn new(template: &str, port: Option<u16>) -> Result<Self, RegistryError> {
         Ok(Self {
-            name: format!("dns of {RESOLV_CONF}").into(),
+            name: "dns of the system".into(),
             template: Template::new(template).map_err(unsupported)?,
             source: Source::System(RESOLV_CONF.into()),
             round: Round {
@@ -89,7 +89,7 @@ impl Dns {
     }
 
     /// Asks these servers, the first of them first, over UDP and TCP; all names are absolute then. Default: the
-    /// system's, which are looked up again for each question.
+    /// system's, which are looked up again each time.
     ///
     /// # Panics
     ///
@@ -223,7 +223,7 @@ fn unsupported(message: impl Into<String>) -> RegistryError {
 
 /// Where systems with a file of that kind have it.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// The time to live that Kubernetes gives its records. An answer of 0 s, as Consul gives, would make a flood of it.
+/// The time to live that Kubernetes gives its records. One of 0 s, as Consul gives, must not make a flood of questions.
 const SHORTEST: Duration = Duration::from_secs(5);
 /// A new instance is wanted within a minute, whatever time to live was written into the zone once and forgotten.
 const LONGEST: Duration = Duration::from_secs(60);

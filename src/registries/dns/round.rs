@@ -189,3 +189,72 @@ fn srv(data: RData) -> Option<SRV> {
 /// How many targets are asked for at once, where their addresses do not come with the answer: a fleet of a hundred is
 /// done in a few round trips, and no server takes it for an attack.
 const AT_ONCE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use hickory_resolver::proto::op::{Message, ResponseCode};
+    use hickory_resolver::proto::rr::rdata::A;
+    use tokio::net::UdpSocket;
+
+    use super::*;
+    use crate::discovery::ErrorKind;
+
+    /// A server that knows nothing of names with `none`, fails for those with `fails`, and has an address for others.
+    async fn servers() -> Arc<Servers> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let question = Message::from_vec(&buffer[..length]).unwrap();
+                let query = question.queries[0].clone();
+                let mut reply = Message::response(question.id, question.op_code);
+                match query.name().to_string() {
+                    name if name.contains("none") => {
+                        reply.metadata.response_code = ResponseCode::NXDomain;
+                    }
+                    name if name.contains("fails") => {
+                        reply.metadata.response_code = ResponseCode::ServFail;
+                    }
+                    name => {
+                        let ip = A::new(10, 0, 0, u8::try_from(name.len()).unwrap());
+                        let data = RData::A(ip);
+                        reply.add_answer(Record::from_rdata(query.name().clone(), 7, data));
+                    }
+                }
+                reply.add_query(query);
+                let _ = socket.send_to(&reply.to_vec().unwrap(), from).await;
+            }
+        });
+        Arc::new(Servers::new(&[address]).unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_first_name_that_stands_for_anything_is_taken_unless_one_before_fails() {
+        let servers = servers().await;
+        let round = Round {
+            port: Some(80),
+            family: Family::default(),
+            secure: false,
+        };
+        for (names, expected) in [
+            (&["a.", "bb."][..], Ok("10.0.0.2:80")),
+            (&["none.", "bb.", "a."], Ok("10.0.0.3:80")),
+            (&["none.", "none.a."], Ok("")),
+            (&["a.", "fails."], Ok("10.0.0.2:80")),
+            (&["none.", "fails.", "a."], Err(ErrorKind::Failed)),
+        ] {
+            let names: Vec<_> = names.iter().map(|n| Name::from_str(n).unwrap()).collect();
+            let found = round.look(&servers, &names).await;
+            let found = found.map(|found| {
+                let at: Vec<_> = found.instances.iter().map(Instance::authority).collect();
+                at.join(" ")
+            });
+            let found = found.as_deref().map_err(|fault| fault.kind);
+            assert_eq!(found, expected, "{names:?}");
+        }
+    }
+}
