@@ -16,10 +16,15 @@
 //!     .service_fn(|id: u64| async move { Ok::<_, BoxError>(id) });
 //! ```
 
+mod account;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::algo::budget::{Budget, InFlight};
+use crate::algo::tick::Moment;
+
+pub(crate) use account::{Account, Paid};
 
 /// How many further attempts the traffic pays for: that of the last ten seconds, or that which is under way. Clones share
 /// it.
@@ -83,7 +88,7 @@ impl RetryBudget {
     }
 
     /// Counts a call as under way for as long as this is kept.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin(&self) -> Underway {
         Underway(match &self.form {
             Form::InFlight(budget) if self.counts_calls => {
@@ -95,10 +100,10 @@ impl RetryBudget {
     }
 
     /// Counts a first attempt that the peer saw.
-    #[inline]
-    pub(crate) fn deposit(&self, now: Instant) {
+    #[inline(always)]
+    pub(crate) fn deposit(&self, now: Moment) {
         if let (Form::Recent(budget), true) = (&self.form, self.counts_calls) {
-            budget.deposit(now);
+            budget.deposit_at(now);
         }
     }
 

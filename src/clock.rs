@@ -1,10 +1,14 @@
 //! The only reader of time. It stands on tokio's clock, so that a paused test moves everything.
 
-use std::cell::Cell;
-use std::task::Poll;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use tokio::time::{Sleep, sleep, sleep_until};
+
+use crate::algo::tick::Moment;
 
 /// The time now, on a clock that only goes forward and that a test can pause.
 #[allow(clippy::disallowed_methods)]
@@ -49,9 +53,9 @@ pub(crate) fn poll<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
 
 /// When the call that was just [polled](poll) ended, as the first to ask read it: a stack of layers ends at one moment.
 #[inline]
-pub(crate) fn end() -> Instant {
+pub(crate) fn end() -> Moment {
     ENDED.get().unwrap_or_else(|| {
-        let ended = now();
+        let ended = Moment::of(now());
         ENDED.set(Some(ended));
         ended
     })
@@ -59,12 +63,76 @@ pub(crate) fn end() -> Instant {
 
 thread_local! {
     static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
-    static ENDED: Cell<Option<Instant>> = const { Cell::new(None) };
+    static ENDED: Cell<Option<Moment>> = const { Cell::new(None) };
+    /// Those that no timer is in.
+    static BOXES: RefCell<Vec<TimerBox>> = const { RefCell::new(Vec::new()) };
 }
+
+/// So many calls of a thread may have waited at once, but seldom do: what is above is freed.
+const MOST_BOXES: usize = 1024;
 
 /// A timer for the moment `at`.
 pub fn until(at: Instant) -> Sleep {
     sleep_until(at.into())
+}
+
+/// A timer that takes no room until something waits for it, and then a box that another has left: a future that may need
+/// one stays small, and a call allocates only where more wait at once than ever did on its thread.
+#[derive(Default)]
+pub(crate) struct Timer(Option<TimerBox>);
+
+type TimerBox = Pin<Box<Option<Sleep>>>;
+
+impl Timer {
+    /// Has a box ready for one more timer on this thread.
+    pub(crate) fn prepare() {
+        leave(TimerBox::default());
+    }
+
+    /// Waits until `at`, or until the moment that it was first given since it was [stopped](Self::stop).
+    pub(crate) fn poll_until(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.0.get_or_insert_with(|| {
+            let left = BOXES.try_with(|boxes| boxes.borrow_mut().pop());
+            let mut timer = left.ok().flatten().unwrap_or_default();
+            timer.set(Some(until(at)));
+            timer
+        });
+        if let Some(timer) = timer.as_mut().as_pin_mut() {
+            ready!(timer.poll(cx));
+        }
+        Poll::Ready(())
+    }
+
+    /// The next wait is another.
+    pub(crate) fn stop(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Drop for Timer {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(timer) = self.0.take() {
+            leave(timer);
+        }
+    }
+}
+
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Timer").field(&self.0.is_some()).finish()
+    }
+}
+
+fn leave(mut timer: TimerBox) {
+    timer.set(None);
+    // A thread that is about to end keeps none.
+    let _ = BOXES.try_with(|boxes| {
+        let mut boxes = boxes.borrow_mut();
+        if boxes.len() < MOST_BOXES {
+            boxes.push(timer);
+        }
+    });
 }
 
 /// `at + wait`. A wait of more than about 30 years counts as that, so that the clock can hold its end.

@@ -71,9 +71,14 @@ impl Deadline {
     /// Runs `future` under this deadline, or under the one around it if that is earlier.
     pub fn scope<F: Future>(self, future: F) -> Scoped<F> {
         Scoped {
-            deadline: self,
+            deadline: Some(self),
             future,
         }
+    }
+
+    /// The earlier of the deadline in force and `own`.
+    pub(crate) fn earliest(own: Option<Instant>) -> Option<Self> {
+        CURRENT.get().into_iter().chain(own.map(Self)).min()
     }
 
     /// Puts this deadline, or the one around it if that is earlier, in force until the guard is dropped.
@@ -81,6 +86,13 @@ impl Deadline {
     pub(crate) fn enter(self) -> Entered {
         let outer = CURRENT.get();
         CURRENT.set(Some(outer.map_or(self, |outer| outer.min(self))));
+        Entered { outer }
+    }
+
+    /// Puts this deadline in force, which is no later than the one around it, until the guard is dropped.
+    #[inline]
+    pub(crate) fn enter_within(self, outer: Option<Self>) -> Entered {
+        CURRENT.set(Some(self));
         Entered { outer }
     }
 
@@ -92,14 +104,14 @@ impl Deadline {
     }
 }
 
-/// Whether `inner` is ready; false if it failed, or if the deadline in force passes first. `timer` is the deadline's, and
-/// made only once `inner` is pending.
+/// Whether `inner` is ready; false if it failed, or if `deadline` passes first. `timer` is the deadline's, and made only
+/// once `inner` is pending.
 pub(crate) fn poll_ready_in_time<S: Service<Req>, Req>(
     inner: &mut S,
+    deadline: Option<Deadline>,
     timer: &mut Option<Pin<Box<Sleep>>>,
     cx: &mut Context<'_>,
 ) -> Poll<bool> {
-    let deadline = Deadline::current();
     if deadline.is_some_and(|deadline| deadline.has_passed(clock::now())) {
         return Poll::Ready(false);
     }
@@ -129,9 +141,21 @@ pin_project! {
     /// A future under a [`Deadline`]; see [`Deadline::scope`].
     #[derive(Debug)]
     pub struct Scoped<F> {
-        deadline: Deadline,
+        deadline: Option<Deadline>,
         #[pin]
         future: F,
+    }
+}
+
+impl<F> Scoped<F> {
+    /// What `call` makes, itself made under `deadline` if there is one.
+    #[cfg(feature = "http")]
+    pub(crate) fn call(deadline: Option<Deadline>, call: impl FnOnce() -> F) -> Self {
+        let _entered = deadline.map(Deadline::enter);
+        Self {
+            deadline,
+            future: call(),
+        }
     }
 }
 
@@ -140,7 +164,7 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let _entered = this.deadline.enter();
+        let _entered = this.deadline.map(Deadline::enter);
         this.future.poll(cx)
     }
 }

@@ -9,6 +9,9 @@ pub mod client {}
 #[doc = include_str!("../docs/order.md")]
 pub mod order {}
 
+#[doc = include_str!("../docs/transports.md")]
+pub mod transports {}
+
 #[doc = include_str!("../docs/discovery.md")]
 pub mod discovery {}
 
@@ -70,6 +73,9 @@ pub mod registries {
 
     #[doc = include_str!("../docs/registries/dns.md")]
     pub mod dns {}
+
+    #[doc = include_str!("../docs/registries/etcd.md")]
+    pub mod etcd {}
 
     #[doc = include_str!("../docs/registries/eureka.md")]
     pub mod eureka {}

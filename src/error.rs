@@ -18,6 +18,7 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 pub struct Rejected {
     layer: &'static str,
     name: Option<Arc<str>>,
+    instance: Option<Arc<str>>,
     reason: Reason,
     retry_after: Option<Duration>,
     unsent: bool,
@@ -76,6 +78,8 @@ pub enum Reason {
         /// The most there are at once.
         burst: u32,
     },
+    /// The store that holds a shared rate limit cannot be asked.
+    StoreUnavailable,
     /// The peer refuses much of what it is sent, and this call was held back.
     Throttled,
     /// The circuit breaker is open.
@@ -106,6 +110,7 @@ impl Rejected {
         Self {
             layer,
             name: None,
+            instance: None,
             reason,
             retry_after: None,
             unsent: false,
@@ -117,6 +122,13 @@ impl Rejected {
     #[must_use]
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Says which instance of the service the call was for, by its id.
+    #[must_use]
+    pub fn at(mut self, instance: impl Into<Arc<str>>) -> Self {
+        self.instance = Some(instance.into());
         self
     }
 
@@ -151,6 +163,11 @@ impl Rejected {
         self.name.as_deref()
     }
 
+    /// The id of the instance that the call was for, where one was picked.
+    pub fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
+    }
+
     /// Why it refused.
     pub fn reason(&self) -> Reason {
         self.reason
@@ -161,10 +178,12 @@ impl Rejected {
         self.retry_after
     }
 
-    /// Whether the peer never saw the call, so that nothing is known of the peer. A call whose time ran out may have
-    /// been seen, unless the layer says that it was [`unsent`](Self::unsent).
+    /// Whether the peer never saw the call, so that nothing is known of the peer. A call whose time ran out, or that
+    /// shared one which panicked, may have been seen, unless the layer says that it was [`unsent`](Self::unsent); one
+    /// for which an answer has nothing was.
     pub fn never_sent(&self) -> bool {
-        self.unsent || !self.is_timeout()
+        let was_shared = matches!(self.reason, Reason::Panicked | Reason::NotInAnswer);
+        self.unsent || !(self.is_timeout() || was_shared)
     }
 
     /// Whether time ran out.
@@ -206,7 +225,9 @@ impl Rejected {
             if let Some(rejected) = error.downcast_ref() {
                 return Some(rejected);
             }
-            next = error.source();
+            // An `io::Error` gives the source of what it holds, and not that itself.
+            let held = error.downcast_ref().and_then(io::Error::get_ref);
+            next = held.map(|held| held as _).or_else(|| error.source());
         }
         None
     }
@@ -215,9 +236,11 @@ impl Rejected {
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.layer)?;
-        if let Some(name) = &self.name {
-            write!(f, " `{name}`")?;
-        }
+        match (&self.name, &self.instance) {
+            (Some(name), Some(instance)) => write!(f, " `{name} at {instance}`"),
+            (Some(name), None) | (None, Some(name)) => write!(f, " `{name}`"),
+            (None, None) => Ok(()),
+        }?;
         match self.reason {
             Reason::TimedOut { after } => write!(f, " gave up after {:?}", rounded(after)),
             Reason::DeadlineExceeded => f.write_str(": the deadline has passed"),
@@ -233,6 +256,7 @@ impl fmt::Display for Rejected {
                     " gives {burst} permits at most, and the call takes {cost}"
                 )
             }
+            Reason::StoreUnavailable => f.write_str(" cannot be known: its store does not answer"),
             Reason::Throttled => f.write_str(" held the call back: the peer accepts too few"),
             Reason::Open => f.write_str(" is open"),
             Reason::HalfOpen => f.write_str(" is half-open and its probes are under way"),
@@ -431,10 +455,30 @@ mod tests {
         }
 
         let full = Rejected::new("bulkhead", Reason::Full { limit: 2 }).named("a");
-        let error: BoxError = Box::new(Outer(Box::new(Error::<std::io::Error>::from(full))));
+        let within = io::Error::other(Error::<io::Error>::from(full));
+        let error: BoxError = Box::new(Outer(Box::new(within)));
         let found = error.as_rejected().expect("found");
         assert!(found.is_full());
         assert_eq!(found.name(), Some("a"));
+    }
+
+    #[test]
+    fn what_a_peer_may_have_seen_was_not_never_sent() {
+        let after = Duration::from_secs(1);
+        for (reason, expected) in [
+            (Reason::Open, true),
+            (Reason::Full { limit: 1 }, true),
+            (Reason::RateLimited, true),
+            (Reason::NoInstance, true),
+            (Reason::TimedOut { after }, false),
+            (Reason::DeadlineExceeded, false),
+            (Reason::Panicked, false),
+            (Reason::NotInAnswer, false),
+        ] {
+            let rejected = Rejected::new("test", reason);
+            assert_eq!(rejected.never_sent(), expected, "{reason:?}");
+            assert!(rejected.unsent().never_sent());
+        }
     }
 
     #[test]

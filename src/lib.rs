@@ -69,10 +69,16 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
+//! | `http` | `transport::http`: [deadlines](docs::layers::timeout#across-services) that travel, rules of trying again, bodies that hold a slot |
 //! | `reqwest` | `transport::reqwest`: [the client](docs::client) around a `reqwest::Client` |
+//! | `http` | `transport::http`: what HTTP says about failures and trying again, for [`hyper`](docs::transports) and others |
+//! | `tonic` | `transport::tonic`: refusals as `Status`, and what gRPC says about [failures and trying again](docs::transports) |
+//! | `axum` | `transport::axum`: refusals as [answers of a server](docs::transports) |
 //! | `consul` | `registries::consul`: [Consul](docs::registries::consul) |
 //! | `eureka` | `registries::eureka`: [Eureka](docs::registries::eureka) |
+//! | `etcd` | `registries::etcd`: [etcd](docs::registries::etcd) |
 //! | `dns` | `registries::dns`: [DNS](docs::registries::dns), addresses and SRV records |
+//! | `redis` | `transport::redis`: [a rate limit that processes share](docs::layers::rate_limit#a-limit-that-processes-share) |
 //! | `file` | `registries::file`: [a TOML or JSON file](docs::registries::file) that is watched |
 //! | `metrics` | `observe::MetricsObserver`: events as [figures](docs::observe) |
 //! | `tracing` | `observe::TracingObserver`: events as `tracing` [events](docs::observe) |
@@ -86,12 +92,13 @@
 //! | [`layers`] | one each: timeout, bulkhead, retry, circuit breaker, and more |
 //! | [`balance`] | sends each call to one of the instances |
 //! | [`discovery`] | the instances: cache, guard, freshness, registration |
-//! | [`registries`] | Consul, Eureka, DNS, a file, memory |
+//! | [`registries`] | Consul, Eureka, etcd, DNS, a file, memory |
 //! | [`error`](mod@error), [`classify`], [`deadline`], [`budget`], [`observe`] | what they share |
 //! | [`clock`], [`rng`] | the only readers of time and chance |
 //! | [`algo`] | the decisions: windows, state machines, picks. Pure functions of their arguments |
 //!
 //! The guides are in [`docs`]: [the client](docs::client), [in which order](docs::order) layers stack,
+//! [around `reqwest`, `hyper`, `tonic` and `axum`](docs::transports),
 //! [discovery](docs::discovery), [what is told](docs::observe), every [default](docs::defaults) with its reason.
 
 mod admitted;
@@ -105,6 +112,7 @@ pub mod deadline;
 pub mod discovery;
 pub mod docs;
 pub mod error;
+mod keyed;
 pub mod layers;
 #[cfg(test)]
 mod model;

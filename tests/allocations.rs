@@ -5,7 +5,6 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use buttress::BoxError;
 use buttress::algo::breaker::Settings;
 use buttress::algo::gcra::Limit;
 use buttress::algo::limit::Aimd;
@@ -13,16 +12,19 @@ use buttress::algo::throttle;
 use buttress::budget::RetryBudget;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::chaos::Chaos;
-use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakers};
 use buttress::layers::concurrency::ConcurrencyLimit;
-use buttress::layers::fallback::FallbackLayer;
+use buttress::layers::fallback::{FallbackLayer, LastGood};
 use buttress::layers::hedge::HedgeLayer;
 use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::transport::http::deadline::{ReceiveDeadlineLayer, SendDeadlineLayer};
+use buttress::{BoxError, Outcome};
+use http::Request;
 use tower::layer::util::Identity;
-use tower::{Layer, Service, ServiceBuilder, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -63,6 +65,7 @@ async fn the_count_sees_an_allocation() {
 async fn a_timeout_allocates_nothing() {
     assert_no_allocation(TimeoutLayer::new(SECOND));
     assert_no_allocation(TimeoutLayer::new(SECOND).cover_readiness());
+    assert_no_allocation(TimeoutLayer::new(SECOND).by(|_: &u8| Some(2 * SECOND)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,6 +81,30 @@ async fn a_circuit_breaker_allocates_nothing() {
     for settings in [by_time, by_count] {
         assert_no_allocation(CircuitBreaker::new("orders", settings).layer());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_of_time_takes_no_more_memory_for_forty_thousand_calls() {
+    let breaker = CircuitBreaker::new("orders", Settings::default().slow_calls(SECOND, 1.0));
+    let allocated = allocation_counter::measure(|| {
+        for call in 0..40_000 {
+            let permit = breaker.try_acquire().unwrap();
+            permit.record(match call % 3 {
+                0 => Outcome::Failure,
+                _ => Outcome::Success,
+            });
+        }
+    });
+    assert_eq!(breaker.figures().calls.calls, 40_000);
+    assert_eq!(allocated.count_total, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_breaker_of_a_known_key_allocates_nothing() {
+    let breakers = CircuitBreakers::new("hosts", Settings::default(), 100);
+    // A thread that reads the keys for the first time makes itself known.
+    breakers.try_acquire(7).unwrap().release();
+    assert_no_allocation(breakers.layer(|request: &u8| *request));
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,6 +153,22 @@ async fn a_fallback_allocates_nothing() {
     assert_no_allocation(FallbackLayer::value(0));
     let replica = service_fn(|request: u8| ready(Ok::<_, BoxError>(request)));
     assert_no_allocation(FallbackLayer::service(u8::clone, replica));
+    // Room for a key is made when it is first seen.
+    let last = LastGood::new(|request: &u8| Some(*request));
+    let first = last.layer().layer(Inner { pauses: 0 }).oneshot(7);
+    assert_eq!(first.await.unwrap(), 7);
+    assert_no_allocation(last.layer());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_deadline_allocates_nothing_where_one_could_travel() {
+    assert_no_allocation(
+        ServiceBuilder::new()
+            .map_request(Request::<u8>::new)
+            .layer(ReceiveDeadlineLayer::new())
+            .layer(SendDeadlineLayer::new())
+            .map_request(Request::<u8>::into_body),
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,6 +25,8 @@ enum Act {
     Answer(Duration),
     Fail(Duration),
     RefuseConnection,
+    /// Never gets ready.
+    Stuck,
     Hang,
     Panic,
 }
@@ -124,6 +126,10 @@ impl Service<()> for Endpoint {
             self.count();
             return Poll::Ready(Err(Error::Inner("connection refused")));
         }
+        if let Act::Stuck = act {
+            self.count();
+            return Poll::Pending;
+        }
         self.is_ready = true;
         Poll::Ready(Ok(()))
     }
@@ -143,7 +149,7 @@ impl Service<()> for Endpoint {
                     sleep(after).await;
                     Err(Error::Inner("failed"))
                 }
-                Act::Hang => std::future::pending().await,
+                Act::Hang | Act::Stuck => std::future::pending().await,
                 Act::Panic => panic!("an instance's service panicked"),
                 Act::RefuseConnection => unreachable!(),
             }
@@ -322,6 +328,25 @@ async fn a_hanging_instance_loses_the_traffic_though_each_call_is_cancelled() {
     assert!(world.calls("hangs") < 10, "{}", world.calls("hangs"));
     let view = view(&balance, "hangs");
     assert_eq!(view.in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_canary_of_one_per_cent_does_not_block_the_rest() {
+    let mut acts = [("canary", Act::Stuck); 100];
+    let ids: Vec<_> = (1..100).map(|n| format!("instance {n}")).collect();
+    for (act, id) in acts[1..].iter_mut().zip(&ids) {
+        *act = (id, FAST);
+    }
+    let world = World::new(acts);
+    let mut balance = world.balance();
+    let mut answered = 0;
+    for _ in 0..1_000 {
+        balance.ready().await.unwrap();
+        let answer = timeout(ms(500), balance.call(())).await;
+        answered += usize::from(answer.is_ok());
+    }
+    // It was tried, and found wanting.
+    assert!((990..1_000).contains(&answered), "{answered}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
-use buttress::algo::breaker::{Breaker, Call, Cancelled, Change, Notice, Settings, State};
+use buttress::algo::breaker::{AtLimit, Breaker, Call, Cancelled, Change, Notice, Settings, State};
 use buttress::classify::ErrorsFail;
 use buttress::error::{BoxError, Reason, Rejected};
 use buttress::layers::bulkhead::Bulkhead;
@@ -162,6 +162,19 @@ async fn a_dead_peer_behind_a_timeout_outside_opens_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_thousand_calls_that_hang_and_are_given_up_do_not_leave_it_closed() {
+    let (breaker, service) = breaker(Settings::default());
+    let mut refused = 0;
+    for _ in 0..1000 {
+        let call = call(&service, Ask::Hang);
+        let ended = tokio::time::timeout(SECOND / 1000, call).await;
+        refused += u32::from(ended.is_ok());
+    }
+    assert_eq!(breaker.state(), State::Open);
+    assert_eq!(refused, 980);
+}
+
+#[tokio::test(start_paused = true)]
 async fn cancelled_probes_open_it_again() {
     let (breaker, service) = breaker(brittle());
     breaker.half_open();
@@ -251,6 +264,33 @@ async fn errors_of_readiness_count() {
     }
     assert_eq!(breaker.state(), State::Open);
     assert!(broken.ready().await.is_err());
+    assert_eq!(breaker.figures().refused, 0, "no call was refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn panics_of_readiness_count() {
+    struct Panics;
+    impl Service<Ask> for Panics {
+        type Response = ();
+        type Error = BoxError;
+        type Future = std::future::Pending<Result<(), BoxError>>;
+
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), BoxError>> {
+            panic!("the peer's client has a bug")
+        }
+
+        fn call(&mut self, _: Ask) -> Self::Future {
+            unreachable!("never ready")
+        }
+    }
+
+    let breaker = CircuitBreaker::new("orders", brittle().cancelled(Cancelled::Ignored));
+    for _ in 0..3 {
+        let mut service = breaker.layer().layer(Panics);
+        let asked = tokio::spawn(async move { service.ready().await.map(|_| ()) });
+        assert!(asked.await.unwrap_err().is_panic());
+    }
+    assert_eq!(breaker.state(), State::Open);
     assert_eq!(breaker.figures().refused, 0, "no call was refused");
 }
 
@@ -384,6 +424,62 @@ async fn those_who_wait_are_woken_earlier_when_the_wait_is_cut_short() {
     breaker.open_for(SECOND);
     waiting.await;
     assert_eq!(clock::now() - begun, SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_whose_time_is_kept_changes_at_its_moment_though_nobody_calls() {
+    let log = Log::default();
+    let breaker = CircuitBreaker::new("orders", brittle().half_open_limit(3 * SECOND));
+    let breaker = breaker.observe(log.clone());
+    let mut kept = task::spawn(breaker.keep_time());
+    assert_pending!(kept.poll());
+    clock::sleep(3600 * SECOND).await;
+    assert!(!kept.is_woken(), "nothing is polled in vain");
+
+    breaker.open_for(SECOND);
+    assert!(kept.is_woken());
+    assert_pending!(kept.poll());
+    clock::sleep(SECOND).await;
+    assert!(kept.is_woken());
+    assert_pending!(kept.poll());
+    clock::sleep(3 * SECOND).await;
+    assert!(kept.is_woken());
+    assert_pending!(kept.poll());
+    assert_eq!(
+        log.lines(),
+        [
+            "orders: Closed > Open",
+            "orders: Open > HalfOpen",
+            "orders: HalfOpen > Open"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_is_a_value_is_set_unless_the_step_makes_no_sense() {
+    let breaker = CircuitBreaker::new("orders", brittle());
+    let error = breaker.set(State::HalfOpen).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no circuit breaker goes from Closed to HalfOpen"
+    );
+    breaker.set(State::ForcedOpen).unwrap();
+    let mut waiting = task::spawn(breaker.ready());
+    assert_pending!(waiting.poll());
+    breaker.set(State::HalfOpen).unwrap();
+    assert!(waiting.is_woken());
+    assert_eq!(breaker.state(), State::HalfOpen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_overloaded_answer_opens_it_where_the_settings_have_it() {
+    let breaker = CircuitBreaker::new("orders", Settings::default().open_when_asked(true));
+    let layer = breaker
+        .layer()
+        .classify(|_: Result<&(), &BoxError>| Outcome::Overload(Some(9 * SECOND)));
+    call(&layer.layer(peer()), Ask::Answer).await.unwrap();
+    assert_eq!(breaker.state(), State::Open);
+    assert_eq!(breaker.figures().retry_after, Some(9 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
@@ -787,17 +883,20 @@ proptest! {
     fn it_decides_as_its_core_does_that_is_asked_for_each_call(
         (minimum, in_row, in_all) in (1_u32..12, 2_u32..8, 2_u32..12),
         (by_calls, window) in (any::<bool>(), 1_u32..30),
-        (open_on_success, replace, close_at_limit, dry) in any::<(bool, bool, bool, bool)>(),
+        (open_on_success, replace, dry) in any::<(bool, bool, bool)>(),
+        at_limit in prop::sample::select(vec![AtLimit::Judge, AtLimit::Close, AtLimit::ProbeAgain]),
+        from in 1_u32..12,
         steps in prop::collection::vec((0_u64..300, 0_u32..24), 1..200),
     ) {
         let settings = Settings::default()
             .minimum_calls(minimum)
             .consecutive_failures(in_row)
             .failure_count(in_all)
+            .failure_count_calls(from)
             .slow_calls(Duration::from_millis(100), 0.5)
             .open_on_success(open_on_success)
             .replace_probes(replace)
-            .close_at_limit(close_at_limit)
+            .at_limit(at_limit)
             .open_wait(SECOND)
             .open_jitter(0.0);
         let settings = match by_calls {

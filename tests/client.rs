@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode};
 use axum::response::IntoResponse;
 use buttress::algo::backoff::Backoff;
 use buttress::client::Policy;
@@ -18,6 +18,8 @@ use buttress::observe::{Event, Observe};
 use buttress::registries::consul::Consul;
 use buttress::registries::file::File;
 use buttress::registries::memory::Memory;
+use buttress::transport::http::HttpRules;
+use buttress::transport::http::deadline::SendDeadlineLayer;
 use buttress::transport::reqwest::{Client, ClientError};
 use buttress::{Deadline, Instance, Registry, Rejected, Resolver, clock};
 use tokio::net::TcpListener;
@@ -75,16 +77,76 @@ async fn what_is_not_safe_to_repeat_is_sent_once() {
     assert_eq!(server.calls(), 1 + 3);
 }
 
+/// A body whose length nobody knows beforehand.
+fn stream(parts: [&'static str; 2]) -> reqwest::Body {
+    let parts = parts.map(Ok::<_, std::io::Error>);
+    reqwest::Body::wrap_stream(futures_util::stream::iter(parts))
+}
+
 #[tokio::test]
-async fn a_body_that_cannot_be_sent_again_is_sent_once() {
+async fn a_streamed_body_is_sent_again_and_one_above_the_limit_once() {
+    for (limit, expected) in [(3, 3), (2, 3), (1, 1)] {
+        let bodies: Arc<Mutex<Vec<_>>> = Arc::default();
+        let log = bodies.clone();
+        let server = Server::start(move |request| {
+            let log = log.clone();
+            async move {
+                let body = axum::body::to_bytes(request.into_body(), 100).await;
+                log.lock().unwrap().push(body.unwrap());
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        })
+        .await;
+        let registry = Memory::new();
+        register(&registry, "orders", &server).await;
+        let rules = HttpRules::new().replay_limit(limit);
+        let request = client(&registry).http_rules(rules).put("http://orders/");
+        let request = request.body(stream(["a", "b"]));
+        assert_eq!(request.send().await.unwrap().status(), 503);
+        assert_eq!(server.calls(), expected);
+        assert!(bodies.lock().unwrap().iter().all(|body| body == "ab"));
+    }
+}
+
+#[tokio::test]
+async fn the_peer_is_told_which_attempt_it_sees() {
+    let counts: Arc<Mutex<Vec<_>>> = Arc::default();
+    let log = counts.clone();
+    let server = Server::start(move |request: Request| {
+        let count = request.headers().get("x-envoy-attempt-count").cloned();
+        log.lock().unwrap().push(count);
+        async { StatusCode::SERVICE_UNAVAILABLE }
+    })
+    .await;
     let registry = Memory::new();
-    let server = Server::status(503).await;
     register(&registry, "orders", &server).await;
-    let chunks = futures_util::stream::iter([Ok::<_, std::io::Error>("a"), Ok("b")]);
-    let request = client(&registry).put("http://orders/");
-    let request = request.body(reqwest::Body::wrap_stream(chunks));
-    assert_eq!(request.send().await.unwrap().status(), 503);
-    assert_eq!(server.calls(), 1);
+    let name = HeaderName::from_static("x-envoy-attempt-count");
+    let client = client(&registry).http_rules(HttpRules::new().attempt_header(name));
+    client.get("http://orders/").send().await.unwrap();
+    let counts = counts.lock().unwrap();
+    let expected = ["1", "2", "3"].map(|n| Some(n.parse().unwrap()));
+    assert_eq!(*counts, expected);
+}
+
+#[tokio::test]
+async fn the_wait_before_a_retry_is_what_retry_after_asks_for() {
+    let calls: Arc<Mutex<Vec<_>>> = Arc::default();
+    let log = calls.clone();
+    let server = Server::start(move |_| {
+        log.lock().unwrap().push(clock::now());
+        async { (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")]) }
+    })
+    .await;
+    let registry = Memory::new();
+    register(&registry, "orders", &server).await;
+    let client = client(&registry).policy("orders", Policy::new().attempts(2));
+    client.get("http://orders/").send().await.unwrap();
+    let calls = calls.lock().unwrap();
+    let wait = calls[1] - calls[0];
+    assert!(
+        wait >= Duration::from_secs(1) && wait < Duration::from_secs(2),
+        "{wait:?}"
+    );
 }
 
 #[tokio::test]
@@ -312,18 +374,47 @@ async fn the_timeout_of_a_request_bounds_the_whole_call() {
     assert!(rejected(&error).is_timeout(), "{error:?}");
 }
 
-#[tokio::test]
-async fn a_call_given_up_says_whose_it_was_and_the_observer_hears_of_it() {
-    #[derive(Clone, Default)]
-    struct Heard(Arc<Mutex<Vec<String>>>);
-    impl Observe for Heard {
-        fn on_event(&self, event: &Event<'_>) {
-            if let Event::Refused(rejected) = event {
-                self.0.lock().unwrap().push(rejected.to_string());
-            }
+/// What an observer heard of refusals.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Observe for Heard {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::Refused(rejected) = event {
+            self.0.lock().unwrap().push(rejected.to_string());
         }
     }
+}
 
+#[tokio::test]
+async fn an_attempt_that_timed_out_is_told_to_the_observer_with_its_instance() {
+    let registry = Memory::new();
+    let hangs = Server::start(|_| std::future::pending::<&str>()).await;
+    register(&registry, "orders", &hangs).await;
+    let heard = Heard::default();
+    let policy = Policy::new()
+        .attempt_timeout(Duration::from_millis(50))
+        .attempts(2);
+    let client = client(&registry)
+        .policy("orders", policy)
+        .observe(heard.clone());
+    let error = client.get("http://orders/").send().await.unwrap_err();
+    let told = heard.0.lock().unwrap().clone();
+    let expected = format!(
+        "attempt timeout `orders at {}` gave up after 50ms",
+        hangs.address
+    );
+    assert_eq!(told, [expected.clone(), expected]);
+    assert_eq!(error.to_string(), told[1]);
+    assert_eq!(rejected(&error).name(), Some("orders"));
+    assert_eq!(
+        rejected(&error).instance(),
+        Some(&*hangs.address.to_string())
+    );
+}
+
+#[tokio::test]
+async fn a_call_given_up_says_whose_it_was_and_the_observer_hears_of_it() {
     let registry = Memory::new();
     let server = Server::start(|_| std::future::pending::<&str>()).await;
     register(&registry, "orders", &server).await;
@@ -332,17 +423,63 @@ async fn a_call_given_up_says_whose_it_was_and_the_observer_hears_of_it() {
     let client = client(&registry)
         .policy("orders", policy)
         .observe(heard.clone());
+    let id = server.address;
     for _ in 0..8 {
         let error = client.get("http://orders/").send().await.unwrap_err();
         assert_eq!(error.to_string(), "timeout `orders` gave up after 100ms");
         let told = std::mem::take(&mut *heard.0.lock().unwrap());
-        assert_eq!(told, [error.to_string()]);
+        let attempt = format!("attempt timeout `orders at {id}`: the deadline has passed");
+        assert_eq!(told, [attempt, error.to_string()]);
     }
     let request = client
         .get("http://orders/")
         .timeout(Duration::from_millis(50));
     let error = request.send().await.unwrap_err();
     assert_eq!(error.to_string(), "timeout `orders` gave up after 50ms");
+}
+
+#[tokio::test]
+async fn each_attempt_says_in_its_headers_how_long_it_has_if_asked_to() {
+    let registry = Memory::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let server = Server::start({
+        let told = told.clone();
+        move |request: Request| {
+            let said = request.headers().get("x-request-timeout-ms");
+            let said = said.map(|it| it.to_str().unwrap().parse::<u128>().unwrap());
+            told.lock().unwrap().push(said);
+            async { StatusCode::SERVICE_UNAVAILABLE }
+        }
+    })
+    .await;
+    register(&registry, "orders", &server).await;
+    let policy = Policy::new()
+        .attempt_timeout(Duration::from_secs(2))
+        .attempts(2);
+    let quiet = client(&registry).policy("orders", policy.clone());
+    quiet.get("http://orders/").send().await.unwrap();
+    assert_eq!(std::mem::take(&mut *told.lock().unwrap()), [None, None]);
+
+    let margin = Duration::from_millis(500);
+    let client = quiet.send_deadlines(SendDeadlineLayer::new().margin(margin));
+    client.get("http://orders/").send().await.unwrap();
+    let attempts = std::mem::take(&mut *told.lock().unwrap());
+    assert_eq!(attempts.len(), 2);
+    for left in attempts {
+        let left = left.expect("told");
+        assert!((1..=1500).contains(&left), "{left}");
+    }
+
+    // The whole call's, where that is nearer; and nothing is sent that the margin leaves no time for.
+    let request = client.get("http://orders/").timeout(Duration::from_secs(1));
+    request.send().await.unwrap();
+    let left = told.lock().unwrap().pop().unwrap().expect("told");
+    assert!((1..=500).contains(&left), "{left}");
+    let calls = server.calls();
+    let request = client.get("http://orders/").timeout(margin);
+    let error = request.send().await.unwrap_err();
+    assert!(rejected(&error).is_timeout() && rejected(&error).never_sent());
+    assert_eq!(server.calls(), calls);
 }
 
 #[tokio::test]

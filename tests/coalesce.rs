@@ -147,6 +147,10 @@ fn reason(error: &BoxError) -> Option<Reason> {
     Rejected::find(&**error).map(Rejected::reason)
 }
 
+fn was_never_sent(error: &BoxError) -> bool {
+    Rejected::find(&**error).is_some_and(Rejected::never_sent)
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -232,6 +236,23 @@ async fn who_waits_is_not_polled_before_there_is_something_for_them() {
     }
     let polls = polls.load(Relaxed);
     assert!(polls <= wakes + 1 + 2 * 99, "{polls} polls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_who_wait_are_all_woken_and_all_finish() {
+    let service = CoalesceLayer::new(|_: &u64| ()).layer(service_fn(|n: u64| async move {
+        clock::sleep(ms(100)).await;
+        Ok::<_, BoxError>(n)
+    }));
+    let mut callers: Vec<_> = (0..10).map(|n| spawn(service.clone().oneshot(n))).collect();
+    for caller in &mut callers {
+        assert!(caller.poll().is_pending());
+    }
+    tokio::time::advance(ms(101)).await;
+    for mut caller in callers {
+        assert!(caller.is_woken());
+        assert!(matches!(caller.poll(), Poll::Ready(Ok(0))));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,6 +342,7 @@ async fn a_panic_is_the_leaders_and_the_others_are_told() {
     assert!(follower.is_woken());
     let error = follower.await.unwrap_err();
     assert_eq!(reason(&error), Some(Reason::Panicked));
+    assert!(!was_never_sent(&error), "the peer saw the call");
     let told = "coalesce `prices`: the shared call panicked";
     assert_eq!(*log.0.lock().unwrap(), [told]);
     assert_eq!(service.clone().oneshot(7).await.unwrap(), 1);
@@ -595,6 +617,63 @@ async fn the_call_that_fills_a_batch_wakes_the_one_who_polls_it() {
     assert_eq!(sent.lock().unwrap().len(), 1);
 }
 
+/// Even numbers and odd ones are never sent together.
+struct Apart;
+
+impl Batch for Apart {
+    type Request = u64;
+    type Response = String;
+    type Merged = Vec<u64>;
+    type Answer = BTreeMap<u64, String>;
+
+    fn shard(&self, number: &u64) -> u64 {
+        number % 2
+    }
+
+    fn merge(&self, numbers: &[u64]) -> Vec<u64> {
+        numbers.to_vec()
+    }
+
+    fn split(&self, answer: BTreeMap<u64, String>, numbers: &[u64]) -> Vec<Option<String>> {
+        numbers.iter().map(|n| answer.get(n).cloned()).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_different_shards_are_never_sent_together() {
+    let (names, sent) = names();
+    let service = BatchLayer::new(Apart).size(3).layer(names);
+    let calls = (0..8).map(|n| service.clone().oneshot(n));
+    for (answer, n) in futures_util::future::join_all(calls)
+        .await
+        .into_iter()
+        .zip(0..)
+    {
+        assert_eq!(answer.unwrap(), format!("number {n}"));
+    }
+    let mut sent: Vec<_> = sent.lock().unwrap().iter().map(|it| it.1.clone()).collect();
+    sent.sort();
+    assert_eq!(sent, [vec![0, 2, 4], vec![1, 3, 5], vec![6], vec![7]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_hangs_keeps_the_others_from_nothing() {
+    let service = BatchLayer::new(Apart).layer(service_fn(|numbers: Vec<u64>| async move {
+        if numbers.contains(&1) {
+            std::future::pending::<()>().await;
+        }
+        let names = numbers.into_iter().map(|n| (n, n.to_string()));
+        Ok::<BTreeMap<_, _>, BoxError>(names.collect())
+    }));
+    let mut hangs = spawn(service.clone().oneshot(1));
+    assert!(hangs.poll().is_pending());
+    tokio::time::advance(ms(11)).await;
+    assert!(hangs.poll().is_pending());
+    for n in [2, 4, 3] {
+        assert_eq!(service.clone().oneshot(n).await.unwrap(), n.to_string());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_that_comes_once_the_batch_is_sent_begins_another() {
     let (names, sent) = names();
@@ -618,6 +697,7 @@ async fn an_element_missing_in_the_answer_is_an_error_for_its_caller_alone() {
     let mut answers = futures_util::future::join_all(calls).await.into_iter();
     let missing = answers.next().unwrap().unwrap_err();
     assert_eq!(reason(&missing), Some(Reason::NotInAnswer));
+    assert!(!was_never_sent(&missing), "the peer answered");
     assert!(answers.all(|answer| answer.is_ok()));
     let told = "batch `names`: the answer lacks this element";
     assert_eq!(*log.0.lock().unwrap(), [told]);
@@ -719,6 +799,7 @@ async fn a_panic_in_a_batch_is_told_to_its_other_callers() {
     assert!(first.await.unwrap_err().is_panic());
     let error = second.await.unwrap().unwrap_err();
     assert_eq!(reason(&error), Some(Reason::Panicked));
+    assert!(!was_never_sent(&error), "the peer saw the call");
     service.oneshot(3).await.unwrap();
 }
 

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use buttress::algo::limit::{Aimd, Limit, Sample, Vegas};
 use buttress::error::Reason;
-use buttress::layers::concurrency::{ConcurrencyLimit, Priority};
+use buttress::layers::concurrency::{ConcurrencyLimit, Prioritise, Priority};
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::observe::{Event, Observe};
+use buttress::transport::http::ByExtension;
 use buttress::{BoxError, Deadline, Outcome, Rejected, clock};
 use tokio::time::{advance, sleep, timeout};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
+use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -375,4 +377,263 @@ async fn the_algorithm_can_be_changed_while_calls_flow() {
 #[should_panic(expected = "is no queue")]
 fn a_queue_shorter_than_the_limit_is_refused_where_it_is_written() {
     let _ = fixed(1).0.queue(0.5, 2.0, SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_services_from_one_layer_share_the_limit() {
+    let (limit, _) = fixed(2);
+    let layer = limit.layer();
+    let mut services = [
+        layer.layer(worker()),
+        layer.clone().layer(worker()),
+        limit.clone().layer().layer(worker()),
+    ];
+    let work = || Work(Priority::Normal, SECOND);
+    let mut calls: Vec<_> = services
+        .iter_mut()
+        .map(|it| spawn(it.call(work())))
+        .collect();
+    assert_pending!(calls[0].poll());
+    assert_pending!(calls[1].poll());
+    let error = assert_ready_err!(calls[2].poll());
+    assert_eq!(reason(&error), Reason::Full { limit: 2 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_call_holds_none_of_the_inner_services_readiness() {
+    let shared = tower::limit::ConcurrencyLimitLayer::new(2).layer(worker());
+    let (tenant, _) = fixed(1);
+    let mut greedy = tenant
+        .queue(4.0, 4.0, 60 * SECOND)
+        .layer()
+        .layer(shared.clone());
+    let work = |time| Work(Priority::Normal, time);
+    let mut calls: Vec<_> = (0..5)
+        .map(|_| spawn(greedy.call(work(60 * SECOND))))
+        .collect();
+    for call in &mut calls {
+        assert_pending!(call.poll());
+    }
+    let mut other = fixed(1).0.layer().layer(shared);
+    other
+        .ready()
+        .await
+        .unwrap()
+        .call(work(SECOND))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_figures_are_right_after_cancellation_and_panic() {
+    let (limit, _) = fixed(1);
+    let limit = limit.queue(2.0, 2.0, SECOND);
+    let hung = limit
+        .layer()
+        .layer(service_fn(|()| pending::<Result<(), BoxError>>()));
+    let (held, waits) = (hung.clone().oneshot(()), hung.oneshot(()));
+    let (mut held, mut waits) = (spawn(held), spawn(waits));
+    assert_pending!(held.poll());
+    assert_pending!(waits.poll());
+    assert_eq!((limit.figures().in_flight, limit.figures().waiting), (1, 1));
+    drop(waits);
+    assert_eq!((limit.figures().in_flight, limit.figures().waiting), (1, 0));
+    drop(held);
+    assert_eq!(limit.figures().in_flight, 0);
+
+    let panics = limit.layer().layer(service_fn(|late: bool| {
+        assert!(late, "in the call");
+        async move {
+            assert!(!late, "in the future");
+            Ok::<_, BoxError>(())
+        }
+    }));
+    for late in [false, true] {
+        let joined = tokio::spawn(panics.clone().oneshot(late)).await;
+        assert!(joined.unwrap_err().is_panic());
+        assert_eq!(limit.figures().in_flight, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_algorithm_that_says_zero_lets_one_call_through_and_so_can_learn() {
+    let (limit, samples) = fixed(0);
+    let service = limit.layer().layer(worker());
+    for _ in 0..3 {
+        let work = Work(Priority::Low, MS);
+        service.clone().oneshot(work).await.unwrap();
+    }
+    assert_eq!(limit.figures().limit, 1);
+    assert_eq!(samples.lock().unwrap().len(), 3);
+}
+
+#[test]
+fn a_priority_is_written_and_read_from_hop_to_hop() {
+    for priority in [
+        Priority::Low,
+        Priority::Normal,
+        Priority::High,
+        Priority::Critical,
+    ] {
+        assert_eq!(priority.to_string().parse(), Ok(priority));
+    }
+    assert_eq!("HIGH".parse(), Ok(Priority::High));
+    let error = "urgent".parse::<Priority>().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a priority must be `low`, `normal`, `high` or `critical`"
+    );
+}
+
+#[test]
+fn a_request_says_its_priority_in_an_extension() {
+    let mut request = http::Request::new(());
+    assert_eq!(ByExtension.priority(&request), Priority::Normal);
+    request.extensions_mut().insert(Priority::Critical);
+    assert_eq!(ByExtension.priority(&request), Priority::Critical);
+    assert_eq!(ByExtension.caller(&request), None);
+}
+
+/// A call of a caller.
+#[derive(Clone, Copy)]
+struct Of(&'static str, Priority);
+
+/// A service that takes a second a call, one at a time, and writes down whose it did. So many may wait.
+fn in_turns(
+    waiting: f64,
+) -> (
+    impl Service<Of, Response = (), Error = BoxError, Future: Send> + Clone + Send + 'static,
+    Arc<Mutex<Vec<&'static str>>>,
+) {
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let limit = fixed(1).0.queue(waiting, waiting, 600 * SECOND);
+    let layer = limit
+        .layer()
+        .priority(|of: &Of| of.1)
+        .fair_by(|of: &Of| of.0);
+    let service = layer.layer(service_fn({
+        let done = Arc::clone(&done);
+        move |Of(caller, _)| {
+            done.lock().unwrap().push(caller);
+            async {
+                sleep(SECOND).await;
+                Ok(())
+            }
+        }
+    }));
+    (service, done)
+}
+
+#[tokio::test(start_paused = true)]
+async fn equals_are_served_caller_by_caller_and_not_call_by_call() {
+    let (service, done) = in_turns(20.0);
+    let mut calls = Vec::new();
+    for caller in ["a", "a", "a", "a", "b", "c", "c"] {
+        calls.push(tokio::spawn(
+            service.clone().oneshot(Of(caller, Priority::Normal)),
+        ));
+        tokio::task::yield_now().await;
+    }
+    let matters = Of("a", Priority::High);
+    calls.push(tokio::spawn(service.clone().oneshot(matters)));
+    sleep(SECOND / 2).await;
+    // One that comes while others wait stands in the round that is served, not before it.
+    sleep(2 * SECOND).await;
+    calls.push(tokio::spawn(
+        service.clone().oneshot(Of("d", Priority::Normal)),
+    ));
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    let done = done.lock().unwrap().concat();
+    assert_eq!(
+        done, "aaabcdaca",
+        "who matters more goes first all the same"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_drops_from_the_caller_with_most_waiting() {
+    let (service, done) = in_turns(4.0);
+    let call = |caller| {
+        let mut call = spawn(service.clone().oneshot(Of(caller, Priority::Normal)));
+        assert_pending!(call.poll());
+        call
+    };
+    let mut held = vec![call("a")];
+    let mut greedy: Vec<_> = (0..4).map(|_| call("a")).collect();
+    let mut refused = spawn(service.clone().oneshot(Of("a", Priority::Normal)));
+    assert_eq!(
+        reason(&assert_ready_err!(refused.poll())),
+        Reason::QueueFull { limit: 4 }
+    );
+    for (others, place) in [("b", 3), ("c", 2)] {
+        held.push(call(others));
+        assert!(greedy[place].is_woken());
+        let error = assert_ready_err!(greedy[place].poll());
+        assert_eq!(reason(&error), Reason::QueueFull { limit: 4 });
+    }
+    assert_eq!(*done.lock().unwrap(), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_the_queue_leaves_its_turn_to_its_own_caller() {
+    let (service, done) = in_turns(20.0);
+    let call = |caller| {
+        let mut call = spawn(service.clone().oneshot(Of(caller, Priority::Normal)));
+        assert_pending!(call.poll());
+        call
+    };
+    let mut held = call("x");
+    let gives_up = call("a");
+    let mut waiting = [call("b"), call("a"), call("b"), call("a")];
+    drop(gives_up);
+    advance(SECOND).await;
+    assert_ready_ok!(held.poll());
+    for next in [1, 0, 3, 2] {
+        assert!(waiting[next].is_woken(), "{next}");
+        assert_pending!(waiting[next].poll());
+        advance(SECOND).await;
+        assert_ready_ok!(waiting[next].poll());
+    }
+    assert_eq!(done.lock().unwrap().concat(), "xabab");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_gets_more_by_asking_for_more() {
+    buttress::rng::seed(5);
+    let (limit, _) = fixed(10);
+    let limit = limit.queue(1.0, 3.0, 2 * SECOND);
+    let layer = limit.layer().fair_by(|of: &Of| of.0);
+    let service = layer.layer(service_fn(|_| async {
+        sleep(SECOND / 10).await;
+        Ok::<_, BoxError>(())
+    }));
+    let service = BoxCloneService::new(service);
+    // A hundred calls a second are served. What each offers in twenty seconds, evenly.
+    let offers = [("greedy", 8_000), ("busy", 1_600), ("modest", 200)];
+    let mut tasks = Vec::new();
+    for (caller, calls) in offers {
+        for call in 0..calls {
+            let service = service.clone();
+            tasks.push(tokio::spawn(async move {
+                sleep(20 * SECOND * call / calls).await;
+                let served = service.oneshot(Of(caller, Priority::Normal)).await.is_ok();
+                (caller, served)
+            }));
+        }
+    }
+    let mut served = std::collections::HashMap::new();
+    for task in tasks {
+        let (caller, ok) = task.await.unwrap();
+        *served.entry(caller).or_insert(0) += u32::from(ok);
+    }
+    println!("{served:?}");
+    assert!(
+        served["modest"] >= 198,
+        "who asks for less than its share gets it"
+    );
+    let (greedy, busy) = (f64::from(served["greedy"]), f64::from(served["busy"]));
+    assert!((0.9..1.1).contains(&(greedy / busy)), "{served:?}");
+    assert!(greedy + busy > 1_750.0, "and nothing is left unused");
 }

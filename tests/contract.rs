@@ -18,17 +18,20 @@ use buttress::algo::gcra::Limit;
 use buttress::algo::limit::Aimd;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::chaos::Chaos;
-use buttress::layers::circuit_breaker::CircuitBreaker;
+use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakers};
 use buttress::layers::coalesce::{Batch, BatchLayer, CoalesceLayer};
 use buttress::layers::concurrency::ConcurrencyLimit;
-use buttress::layers::fallback::FallbackLayer;
+use buttress::layers::fallback::{FallbackLayer, LastGood};
 use buttress::layers::hedge::HedgeLayer;
 use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
-use buttress::{BoxError, Outcome};
-use tower::{Layer, Service, ServiceExt};
+use buttress::transport::http::deadline::{ReceiveDeadlineLayer, SendDeadlineLayer};
+use buttress::transport::redis::{Redis, SharedLimiter};
+use buttress::{BoxError, Deadline, Outcome};
+use tower::util::MapRequest;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -61,6 +64,10 @@ macro_rules! laws {
 contract! {
     timeout: (TimeoutLayer::new(HOUR), || 0);
     timeout_over_readiness: (TimeoutLayer::new(HOUR).cover_readiness(), || 0);
+    timeout_by_request: {
+        let limit = |request: &u8| (*request > 1).then_some(2 * HOUR);
+        (TimeoutLayer::new(HOUR).by(limit).cover_readiness(), || 0)
+    };
     bulkhead: {
         let bulkhead = Bulkhead::new("contract", 1);
         (bulkhead.layer(), move || bulkhead.in_flight())
@@ -87,6 +94,10 @@ contract! {
     };
     circuit_breaker: (CircuitBreaker::new("contract", never_opens()).layer(), || 0);
     circuit_breaker_half_open: half_open();
+    circuit_breaker_by_key: {
+        let breakers = CircuitBreakers::new("contract", never_opens(), 1);
+        (breakers.layer(|request: &u8| *request), || 0)
+    };
     rate_limit: (RateLimiter::new("contract", Limit::new(1_000_000, HOUR)).layer(), || 0);
     rate_limit_with_a_wait: {
         let limiter = RateLimiter::new("contract", Limit::new(60, HOUR).burst(3)).wait(HOUR);
@@ -95,6 +106,18 @@ contract! {
     rate_limit_by_key: {
         let limiter = RateLimiter::per_key("contract", Limit::new(1_000_000, HOUR), 1);
         (limiter.layer_by(|request: &u8| *request), || 0)
+    };
+    rate_limit_shared_with_a_server_that_is_gone: {
+        let redis = Redis::new("redis://127.0.0.1:9").unwrap();
+        let limit = Limit::new(1_000_000, HOUR);
+        let limiter = SharedLimiter::new("contract", limit, &redis);
+        limiter.acquire(1).await.unwrap();
+        (limiter.layer(), || 0)
+    };
+    concurrency_that_is_fair: {
+        let limit = ConcurrencyLimit::new("contract", stays(1)).queue(1.0, 1.0, HOUR);
+        let layer = limit.layer().fair_by(|request: &u8| *request);
+        (layer, move || limit.figures().in_flight + limit.figures().waiting)
     };
     chaos: (Chaos::new("contract", 1).layer(), || 0);
     chaos_with_latency: {
@@ -108,8 +131,41 @@ contract! {
     hedge_that_fails_on: (HedgeLayer::default().attempts(4).budget(None), || 0);
     hedge_once: (HedgeLayer::new(HOUR).attempts(1), || 0);
     fallback: (FallbackLayer::from_fn(|failed: Result<u8, BoxError>| failed), || 0);
+    fallback_on_the_last_good_answer: {
+        // Without a key nothing is answered: a failure that is answered would be none.
+        let last = LastGood::new(|_: &u8| None::<u8>);
+        (last.layer(), || 0)
+    };
     coalesce: (CoalesceLayer::new(|request: &u8| *request), || 0);
     batch: (BatchLayer::new(One).size(1), || 0);
+    receive_deadline: (over_http(ReceiveDeadlineLayer::new().most(HOUR)), || 0);
+    send_deadline: (over_http(SendDeadlineLayer::new()), || 0);
+}
+
+/// A layer for HTTP around a service that is asked for bodies alone. Each request has a deadline.
+fn over_http<L>(layer: L) -> impl Layer<Inner, Service: Subject>
+where
+    L: Layer<
+            MapRequest<Inner, fn(http::Request<u8>) -> u8>,
+            Service: Service<
+                http::Request<u8>,
+                Response = u8,
+                Error = BoxError,
+                Future: Send + 'static,
+            > + Clone
+                         + Send
+                         + 'static,
+        >,
+{
+    let bodies: fn(http::Request<u8>) -> u8 = http::Request::into_body;
+    ServiceBuilder::new()
+        .map_request(|body: u8| {
+            let mut request = http::Request::new(body);
+            request.extensions_mut().insert(Deadline::within(HOUR));
+            request
+        })
+        .layer(layer)
+        .map_request(bodies)
 }
 
 /// A batch of one.

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use buttress::BoxError;
 use buttress::error::{Reason, Rejected};
 use buttress::layers::fallback::FallbackLayer;
 use buttress::observe::{Event, Observe};
+use futures_util::FutureExt;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 /// Fails for the requests above 100, and is refused those above 1000.
@@ -201,4 +203,125 @@ async fn a_dropped_call_drops_the_fallback_under_way() {
         .unwrap_err();
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert_eq!(answered.load(Relaxed), 0);
+}
+
+/// Its readiness fails so many times, and then it works.
+#[derive(Clone)]
+struct Unready(u32);
+
+impl Service<u32> for Unready {
+    type Response = u32;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<u32, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.0 == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.0 -= 1;
+        Poll::Ready(Err("not connected".into()))
+    }
+
+    fn call(&mut self, request: u32) -> Self::Future {
+        assert_eq!(self.0, 0, "called though it was not ready");
+        std::future::ready(Ok(request))
+    }
+}
+
+#[tokio::test]
+async fn a_failure_of_readiness_is_answered_as_one_of_the_call_whatever_answers() {
+    async fn answers<S>(mut service: S) -> [u32; 2]
+    where
+        S: Service<u32, Response = u32, Error = BoxError>,
+    {
+        let first = service.ready().await.unwrap().call(500).await.unwrap();
+        let second = service.ready().await.unwrap().call(500).await.unwrap();
+        [first, second]
+    }
+    let value = FallbackLayer::value(7);
+    assert_eq!(answers(value.layer(Unready(1))).await, [7, 500]);
+    let from_fn = FallbackLayer::from_fn(|failed: Result<u32, BoxError>| {
+        assert_eq!(failed.unwrap_err().to_string(), "not connected");
+        Ok(8)
+    });
+    assert_eq!(answers(from_fn.layer(Unready(1))).await, [8, 500]);
+    let from_request = FallbackLayer::from_request(
+        |request: &u32| request + 1,
+        |kept, _: Result<u32, BoxError>| Ok(kept),
+    );
+    assert_eq!(answers(from_request.layer(Unready(1))).await, [501, 500]);
+    let replica = service_fn(|request: u32| async move { Ok::<_, BoxError>(request + 2) });
+    let other = FallbackLayer::service(u32::clone, replica);
+    assert_eq!(answers(other.layer(Unready(1))).await, [502, 500]);
+    let chain = ServiceBuilder::new()
+        .layer(FallbackLayer::value(9))
+        .layer(FallbackLayer::from_fn(|failed: Result<u32, BoxError>| {
+            failed
+        }));
+    assert_eq!(answers(chain.service(Unready(1))).await, [9, 500]);
+}
+
+#[tokio::test]
+async fn a_failure_of_readiness_that_wants_no_answer_is_the_error_of_its_call() {
+    let refusals = |result: Result<&u32, &BoxError>| {
+        result.is_err_and(|error| Rejected::find(&**error).is_some())
+    };
+    let mut service = FallbackLayer::value(7).when(refusals).layer(Unready(1));
+    let error = service.ready().await.unwrap().call(500).await.unwrap_err();
+    assert_eq!(error.to_string(), "not connected");
+    assert_eq!(service.ready().await.unwrap().call(1).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn ready_clones_that_idle_hold_no_slot_inside() {
+    let limited = tower::limit::ConcurrencyLimit::new(service_fn(small_only), 1);
+    let service = FallbackLayer::value(7).layer(limited);
+    let mut idle = service.clone();
+    idle.ready().await.unwrap();
+    let answer = service.oneshot(5).now_or_never();
+    assert_eq!(answer.unwrap().unwrap(), 5);
+}
+
+#[tokio::test]
+async fn another_service_that_is_never_ready_blocks_no_call_that_works() {
+    let (replica, mut handle) = tower_test::mock::pair::<u32, u32>();
+    handle.allow(0);
+    let service = FallbackLayer::service(u32::clone, replica).layer(service_fn(small_only));
+    let mut stuck = tokio_test::task::spawn(service.clone().oneshot(500));
+    assert!(stuck.poll().is_pending());
+    for request in 0..100 {
+        let answer = service.clone().oneshot(request).now_or_never();
+        assert_eq!(answer.unwrap().unwrap(), request);
+    }
+}
+
+#[tokio::test]
+async fn ten_clones_that_wait_for_readiness_are_all_woken_and_all_finish() {
+    let (inner, mut handle) = tower_test::mock::pair::<u32, u32>();
+    handle.allow(0);
+    let service = FallbackLayer::value(7).layer(inner);
+    let calls: Vec<_> = (0..10)
+        .map(|request| tokio::spawn(service.clone().oneshot(request)))
+        .collect();
+    tokio::task::yield_now().await;
+    handle.allow(10);
+    for _ in 0..10 {
+        let (request, respond) = handle.next_request().await.unwrap();
+        respond.send_response(request);
+    }
+    for (call, request) in calls.into_iter().zip(0..) {
+        assert_eq!(call.await.unwrap().unwrap(), request);
+    }
+}
+
+#[tokio::test]
+async fn what_is_handed_back_as_it_was_is_not_told_as_an_answer() {
+    let names = Names::default();
+    let layer = FallbackLayer::from_fn(|failed: Result<u32, BoxError>| failed)
+        .when(|result: Result<&u32, &BoxError>| matches!(result, Ok(53) | Err(_)))
+        .observe(names.clone());
+    let service = layer.layer(service_fn(small_only));
+    assert_eq!(service.clone().oneshot(53).await.unwrap(), 53);
+    service.oneshot(500).await.unwrap_err();
+    assert!(names.0.lock().unwrap().is_empty());
 }

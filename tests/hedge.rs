@@ -178,6 +178,35 @@ async fn a_primary_that_fails_fast_is_hedged_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_delay_of_zero_sends_all_at_once_and_an_endless_one_after_a_failure_alone() {
+    let peer = Peer::new(|| vec![(500, Ok(1)), (500, Ok(2)), (500, Ok(3))]);
+    let layer = HedgeLayer::new(Duration::ZERO).attempts(3).budget(None);
+    layer.layer(peer.service()).oneshot("a").await.unwrap();
+    assert_eq!(peer.calls(), [0, 0, 0]);
+
+    let peer = Peer::new(|| vec![(500, failure("reset")), (500, Ok(2)), (0, Ok(3))]);
+    let layer = HedgeLayer::new(Duration::MAX).attempts(3).budget(None);
+    let answer = layer.layer(peer.service()).oneshot("a").await;
+    assert_eq!(answer.unwrap(), 2);
+    assert_eq!(peer.calls(), [0, 500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_request_nor_answer_nor_error_has_to_be_clone() {
+    struct Plain;
+    #[derive(Debug)]
+    struct PlainError;
+    impl buttress::error::AsRejected for PlainError {
+        fn as_rejected(&self) -> Option<&Rejected> {
+            None
+        }
+    }
+    let layer = HedgeLayer::new(ms(1)).copy(|_: &Plain, _| Some(Plain));
+    let peer = tower::service_fn(|_: Plain| async { Err::<Plain, _>(PlainError) });
+    assert!(layer.layer(peer).oneshot(Plain).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_of_one_attempt_is_not_hedged() {
     let peer = Peer::new(|| vec![(500, failure("first"))]);
     let service = after_100().attempts(1).layer(peer.service());

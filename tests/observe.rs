@@ -20,6 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn every_event(see: impl Fn(&Event<'_>)) {
     let rejected = Rejected::new("circuit breaker", Reason::Open)
         .named("orders")
+        .at("orders-1")
         .retry_after(SECOND);
     let (service, instance, registry) = ("orders", "orders-1", "consul");
     see(&Event::Refused(&rejected));
@@ -76,6 +77,13 @@ fn every_event(see: impl Fn(&Event<'_>)) {
         service,
         instance,
     });
+    let store = "redis at 10.0.0.9:6379/0";
+    see(&Event::StoreFailed {
+        store,
+        error: "no answer in time",
+        wait: SECOND,
+    });
+    see(&Event::StoreRecovered { store });
 }
 
 /// Runs `tell` with a recorder, and returns each series as `name{label=value}` with its figure.
@@ -127,6 +135,8 @@ fn every_event_becomes_a_figure_that_the_table_names() {
         "buttress.registry.recoveries{registry=consul,service=orders}",
         "buttress.registry.registrations{registry=consul,service=orders,again=true}",
         "buttress.registry.deregistrations{registry=consul,service=orders}",
+        "buttress.store.failures{store=redis at 10.0.0.9:6379/0}",
+        "buttress.store.recoveries{store=redis at 10.0.0.9:6379/0}",
     ];
     for series in at_one {
         assert_eq!(seen.get(series), Some(&1.0), "{series}");
@@ -237,7 +247,7 @@ fn every_event_is_traced_at_the_level_of_its_urgency() {
         every_event(|event| TracingObserver.on_event(event));
     });
     let expected = "\
-DEBUG buttress: call refused layer=\"circuit breaker\" name=\"orders\" reason=\"open\" retry_after=1s
+DEBUG buttress: call refused layer=\"circuit breaker\" name=\"orders\" instance=\"orders-1\" reason=\"open\" retry_after=1s
  INFO buttress: circuit breaker tripped name=\"orders\" condition=\"failure_rate\"
  WARN buttress: circuit breaker changed name=\"orders\" from=\"closed\" to=\"open\"
 DEBUG buttress: retrying name=\"orders\" attempt=2 wait=1s
@@ -252,6 +262,8 @@ DEBUG buttress: fault injected name=\"orders\" fault=\"hang\"
  INFO buttress: registry recovered registry=\"consul\" service=\"orders\"
  WARN buttress: instance registered again: the registry had forgotten it registry=\"consul\" service=\"orders\" instance=\"orders-1\"
  INFO buttress: instance deregistered registry=\"consul\" service=\"orders\" instance=\"orders-1\"
+ WARN buttress: store failed store=\"redis at 10.0.0.9:6379/0\" error=\"no answer in time\" wait=1s
+ INFO buttress: store recovered store=\"redis at 10.0.0.9:6379/0\"
 ";
     let written = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
     assert_eq!(written, expected);

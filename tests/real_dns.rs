@@ -9,7 +9,7 @@ use buttress::clock;
 use buttress::discovery::{ErrorKind, Instance, Resolver, Update};
 use buttress::registries::dns::{Dns, Family};
 use watching::zone::{Operated, Zone};
-use watching::{Watching, unique};
+use watching::{Watching, scenarios, unique};
 
 fn addresses(zone: &Zone) -> Dns {
     often(Dns::addresses("{}.buttress.test", 8080).unwrap(), zone)
@@ -34,16 +34,13 @@ async fn instances_come_change_and_go() {
     let a = Operated::instance("10.0.0.1", 8443).weight(3);
     let changed = a.clone().weight(9);
     let b = Operated::instance("::1", 80);
-    let service = unique("orders");
-    let dns = Operated::new(zone);
-    watching::instances_come_change_and_go(&dns, &service, [a, changed, b]).await;
+    scenarios::these_come_change_and_go(&Operated::new(zone), [a, changed, b]).await;
 }
 
 #[tokio::test]
 async fn the_case_of_a_services_name_does_not_matter() {
     let Some(zone) = Zone::real() else { return };
-    let instance = Operated::instance("10.0.0.2", 80);
-    watching::the_case_of_a_services_name_does_not_matter(&Operated::new(zone), instance).await;
+    scenarios::the_case_of_a_services_name_does_not_matter(&Operated::new(zone)).await;
 }
 
 #[tokio::test]

@@ -10,10 +10,12 @@ use std::time::Duration;
 use buttress::clock;
 use buttress::discovery::{ErrorKind, Freshness, Instance, Registry, Renewal, Resolver, Status};
 use buttress::registries::consul::Consul;
+use buttress::registries::etcd::Etcd;
 use buttress::registries::eureka::Eureka;
 use tokio::process::Command;
+use watching::scenarios::TTL;
 use watching::zone::{Operated, Zone};
-use watching::{PATIENCE, TTL, Watching, left_out, real, unique};
+use watching::{PATIENCE, Watching, left_out, real, unique};
 
 async fn servers(verb: &str, server: &str) -> bool {
     let mut command = Command::new("scripts/servers");
@@ -129,4 +131,13 @@ async fn a_server_that_is_stopped_changes_nothing(
     assert!(signal("-CONT", server).await);
     is(|freshness| freshness == Freshness::Fresh).await;
     registry.deregister(&service, &instance).await.unwrap();
+}
+
+#[tokio::test]
+async fn etcd_may_crash_and_forget() {
+    let (Some(url), Some(_)) = (real("ETCD_URL"), real("BUTTRESS_SERVERS_STATE")) else {
+        return;
+    };
+    let etcd = Arc::new(Etcd::new(&url).unwrap());
+    a_crash_ends_the_watch_and_the_instance_registers_again(etcd, "etcd", instance()).await;
 }

@@ -149,6 +149,38 @@ async fn the_waits_are_those_of_the_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_waits_have_jitter_unless_told_otherwise_and_a_cap_of_10_s_gives_no_15_s() {
+    let mut waits = Vec::new();
+    for _ in 0..100 {
+        let start = clock::now();
+        let layer = RetryLayer::new(9).budget(None);
+        layer.layer(good_from(2)).oneshot(()).await.unwrap();
+        waits.push((clock::now() - start).as_millis());
+        layer.layer(good_from(9)).oneshot(()).await.unwrap();
+    }
+    waits.sort_unstable();
+    waits.dedup();
+    assert!(waits.len() > 20, "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= 101), "{waits:?}");
+
+    struct Capped(Arc<AtomicU32>);
+    impl Observe for Capped {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::Retrying { wait, .. } = event {
+                assert!(*wait <= Duration::from_secs(10), "{wait:?}");
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+    }
+    let retries = Arc::new(AtomicU32::new(0));
+    let backoff = Backoff::exponential(Duration::from_secs(9), 2.0);
+    let layer = RetryLayer::new(99).backoff(backoff).budget(None);
+    let layer = layer.observe(Capped(Arc::clone(&retries)));
+    layer.layer(good_from(99)).oneshot(()).await.unwrap();
+    assert_eq!(retries.load(Relaxed), 98);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_response_can_be_tried_again_and_the_last_one_is_the_answer() {
     let statuses = |call, ()| -> Answer { Ok([503, 502, 404, 200][call as usize - 1]) };
     let peer = peer(statuses);
@@ -227,6 +259,51 @@ async fn the_original_is_sent_last_and_no_copy_is_made_for_that() {
         let _ = service.oneshot(order).await;
         assert_eq!(*copies.lock().unwrap(), expected);
         assert_eq!(original.load(Relaxed) == 1, last, "{attempts} {good}");
+    }
+}
+
+/// Not `Clone`, nor is its answer, nor its error.
+struct Plain(u32);
+
+#[derive(Debug)]
+struct PlainError;
+
+impl From<Rejected> for PlainError {
+    fn from(_: Rejected) -> Self {
+        Self
+    }
+}
+
+#[derive(Clone)]
+struct Numbered;
+
+impl Rules<Plain, Plain, PlainError> for Numbered {
+    fn replay(&self, request: &Plain, _: u32) -> Option<Plain> {
+        Some(Plain(request.0))
+    }
+
+    fn mark(&self, request: &mut Plain, attempt: u32) {
+        request.0 = attempt;
+    }
+
+    fn decide(&self, request: &Plain, result: Result<&Plain, &PlainError>) -> Decision {
+        assert_eq!(request.0, 0, "what is kept is not written to");
+        result.is_err().into()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_request_nor_answer_nor_error_has_to_be_clone_and_each_attempt_knows_its_number() {
+    for (attempts, expected) in [(1, vec![1]), (2, vec![1, 2]), (3, vec![1, 2, 3])] {
+        let seen: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let log = Arc::clone(&seen);
+        let failing = service_fn(move |request: Plain| {
+            log.lock().unwrap().push(request.0);
+            ready(Err::<Plain, _>(PlainError))
+        });
+        let service = RetryLayer::new(attempts).rules(Numbered).layer(failing);
+        assert!(service.oneshot(Plain(0)).await.is_err());
+        assert_eq!(*seen.lock().unwrap(), expected);
     }
 }
 
@@ -481,7 +558,92 @@ async fn an_attempt_whose_turn_comes_after_the_deadline_is_not_made() {
     assert_eq!(calls.load(Relaxed), 1);
 }
 
-// What the peer asks for.
+// The time in all.
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_begins_after_the_longest_time_and_the_last_wait_is_cut_to_it() {
+    // The longest time, how long an attempt takes; attempts made, the time that the last one began.
+    let table = [
+        (0, 0, 1, 0),
+        (50, 0, 2, 50),
+        (100, 0, 2, 100),
+        (150, 0, 3, 150),
+        (1000, 0, 5, 400),
+        (150, 100, 2, 150),
+        (100, 100, 1, 0),
+        (250, 100, 2, 200),
+        (350, 100, 3, 350),
+    ];
+    for (limit, takes, expected, began) in table {
+        let start = clock::now();
+        let begun: Arc<Mutex<Vec<u128>>> = Arc::default();
+        let log = Arc::clone(&begun);
+        let failing = service_fn(move |()| {
+            log.lock().unwrap().push((clock::now() - start).as_millis());
+            async move {
+                clock::sleep(Duration::from_millis(takes)).await;
+                Err::<u16, BoxError>("reset".into())
+            }
+        });
+        let layer = RetryLayer::new(5).backoff(exactly(100)).budget(None);
+        let layer = layer.give_up_after(Duration::from_millis(limit));
+        let error = layer.layer(failing).oneshot(()).await.unwrap_err();
+        assert_eq!(error.to_string(), "reset");
+        let begun = begun.lock().unwrap();
+        assert_eq!((begun.len(), begun[begun.len() - 1]), (expected, began));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_peer_asked_for_is_not_cut_to_the_longest_time() {
+    let start = clock::now();
+    let within = |secs| overloaded(2).give_up_after(Duration::from_secs(secs));
+    within(1).layer(good_from(2)).oneshot(()).await.unwrap_err();
+    assert_eq!(clock::now(), start);
+    // The spread is.
+    within(2).layer(good_from(2)).oneshot(()).await.unwrap();
+    assert_eq!((clock::now() - start).as_millis(), 2000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_rules_over_the_longest_time() {
+    let start = clock::now();
+    let layer = three_attempts().give_up_after(Duration::from_secs(9));
+    let call = layer.layer(good_from(9)).oneshot(());
+    let deadline = Deadline::within(Duration::from_millis(150));
+    let error = deadline.scope(call).await.unwrap_err();
+    assert_eq!(error.to_string(), "failure 2");
+    assert_eq!((clock::now() - start).as_millis(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_readiness_ends_with_the_longest_time_and_the_real_error() {
+    let mut stuck = good_from(9);
+    stuck.readiness = Some(|calls| match calls {
+        0 => Poll::Ready(Ok(())),
+        _ => Poll::Pending,
+    });
+    let start = clock::now();
+    let layer = three_attempts().give_up_after(Duration::from_secs(1));
+    let error = layer.layer(stuck).oneshot(()).await.unwrap_err();
+    assert_eq!(error.to_string(), "failure 1");
+    assert!((clock::now() - start).abs_diff(Duration::from_secs(1)) <= Duration::from_millis(3));
+}
+
+// What the rules and the peer ask for.
+
+#[tokio::test(start_paused = true)]
+async fn the_rules_can_name_the_wait_and_it_is_exact() {
+    let start = clock::now();
+    let rules = |(): &(), result: Result<&u16, &BoxError>| match result {
+        Err(error) if error.to_string() == "failure 1" => Decision::RetryIn(Duration::ZERO),
+        Err(_) => Decision::RetryIn(Duration::from_secs(60)),
+        Ok(_) => Decision::Done,
+    };
+    let service = three_attempts().rules(rules).layer(good_from(3));
+    assert_eq!(service.oneshot(()).await.unwrap(), 3);
+    assert_eq!(clock::now() - start, Duration::from_secs(60));
+}
 
 fn overloaded(after: u64) -> RetryLayer<impl Rules<(), u16, BoxError> + Clone> {
     three_attempts().rules(
@@ -496,10 +658,26 @@ fn overloaded(after: u64) -> RetryLayer<impl Rules<(), u16, BoxError> + Clone> {
 async fn a_hint_of_the_peer_is_the_least_wait() {
     for (after, expected) in [(0, 100), (2, 2000), (10, 10_000)] {
         let start = clock::now();
-        let service = overloaded(after).layer(good_from(2));
+        let service = overloaded(after).hint_spread(0.0).layer(good_from(2));
         assert_eq!(service.oneshot(()).await.unwrap(), 2);
         assert_eq!((clock::now() - start).as_millis(), expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_sends_no_fleet_back_at_one_instant_and_nobody_too_soon_or_much_too_late() {
+    let mut waits = Vec::new();
+    for _ in 0..200 {
+        let start = clock::now();
+        let service = overloaded(5).layer(good_from(2));
+        assert_eq!(service.oneshot(()).await.unwrap(), 2);
+        waits.push((clock::now() - start).as_millis());
+    }
+    waits.sort_unstable();
+    assert!(waits[0] >= 5000 && waits[199] <= 6001, "{waits:?}");
+    let most = waits.chunk_by(|a, b| a / 100 == b / 100).map(<[_]>::len);
+    let most = most.max().unwrap();
+    assert!(most < 60, "{most} of 200 come back within 100 ms");
 }
 
 #[tokio::test(start_paused = true)]
@@ -513,7 +691,9 @@ async fn a_hint_beyond_the_deadline_or_the_longest_ends_the_call_at_once() {
     service.oneshot(()).await.unwrap_err();
     assert_eq!(clock::now(), start);
 
-    let layer = overloaded(3600).longest_hint(Duration::from_secs(3600));
+    let layer = overloaded(3600)
+        .longest_hint(Duration::from_secs(3600))
+        .hint_spread(0.0);
     assert_eq!(layer.layer(good_from(2)).oneshot(()).await.unwrap(), 2);
     assert_eq!(clock::now() - start, Duration::from_secs(3600));
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use buttress::discovery::{Instance, Registry, RegistryError, Status};
 use buttress::registries::consul::Consul;
+use buttress::registries::etcd::Etcd;
 use buttress::registries::eureka::Eureka;
 use tracing_subscriber::filter::LevelFilter;
 use watching::Watching;
@@ -65,18 +66,22 @@ fn assert_error_is_clean(error: &RegistryError) {
     }
 }
 
-fn registries(address: &str) -> [Arc<dyn Registry>; 2] {
+fn registries(address: &str) -> [Arc<dyn Registry>; 3] {
     let url = format!("http://{USER}:{}@{address}/base", PASSWORD[0]);
     let consul = Consul::new(&url).unwrap().token(TOKEN);
     let eureka = Eureka::new(&url).unwrap().poll(Duration::from_millis(100));
+    let etcd = Etcd::new(&format!("http://{address}"))
+        .unwrap()
+        .user("anybody", PASSWORD[1]);
     for text in [
         format!("{consul:?} {consul:#?}"),
+        format!("{etcd:?} {etcd:#?}"),
         format!("{eureka:?} {eureka:#?}"),
     ] {
         assert!(text.contains(address), "{text}");
         assert_clean(&text, "the registry's Debug");
     }
-    [Arc::new(consul), Arc::new(eureka)]
+    [Arc::new(consul), Arc::new(eureka), Arc::new(etcd)]
 }
 
 /// Does all that a registry can do, and looks at each error.
@@ -107,6 +112,10 @@ async fn use_all(registry: &Arc<dyn Registry>) {
 /// Answers as a careless server or proxy might: with all that it was told.
 fn echo(status: &'static str) -> impl Fn(usize, &wire::Request) -> Reply {
     move |_, request| {
+        // The token by which etcd knows whoever has logged in.
+        if request.line.contains("authenticate") {
+            return Reply::json(format!("{{\"token\":\"{TOKEN}\"}}"));
+        }
         let told = format!(
             "{TOKEN} {USER}:{} {} {BASIC} {}",
             PASSWORD[0], PASSWORD[1], request.line
@@ -134,7 +143,8 @@ async fn secrets_are_sent_and_shown_nowhere() {
         Reply::new("200 OK", &[("x-consul-index", "1")], body)
     })
     .await;
-    for registry in registries(&server.address) {
+    let [consul, eureka, _] = registries(&server.address);
+    for registry in [consul, eureka] {
         let (sender, mut updates) = buttress::discovery::Updates::channel();
         let watch = tokio::spawn(registry.watch("orders", sender));
         updates.recv().await.expect("a list");

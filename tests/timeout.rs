@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use buttress::algo::backoff::Backoff;
 use buttress::error::{Reason, Rejected};
+use buttress::layers::bulkhead::Bulkhead;
+use buttress::layers::retry::RetryLayer;
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::observe::{Event, Observe};
 use buttress::{BoxError, Deadline, clock};
@@ -117,6 +120,94 @@ async fn a_call_that_uses_up_the_budget_of_its_task_is_given_up_too() {
     let error = service.oneshot(()).await.unwrap_err();
     assert_eq!(reason(&error), TIMED_OUT);
     clock.abort();
+}
+
+// The limit of a request.
+
+/// A request that says how long it takes, and how long it may.
+#[derive(Clone, Copy)]
+struct Job {
+    takes: u64,
+    may: Option<u64>,
+}
+
+fn job(takes: u64, may: Option<u64>) -> Job {
+    Job { takes, may }
+}
+
+fn may(job: &Job) -> Option<Duration> {
+    job.may.map(ms)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_may_say_its_own_limit_and_has_the_layers_if_it_does_not() {
+    let service = TimeoutLayer::new(LIMIT)
+        .by(may)
+        .layer(service_fn(|job: Job| takes(ms(job.takes))));
+    // Takes, may, given up after.
+    let table = [
+        (299, None, None),
+        (5000, None, Some(300)),
+        (99, Some(100), None),
+        (5000, Some(100), Some(100)),
+        (899, Some(900), None),
+        (5000, Some(900), Some(900)),
+        (0, Some(0), None),
+        (1, Some(0), Some(0)),
+        (86_400_000, Some(u64::MAX), None),
+    ];
+    for (takes, may, given_up) in table {
+        let start = clock::now();
+        let result = service.clone().oneshot(job(takes, may)).await;
+        let reason = result.err().map(|error| reason(&error));
+        let expected = given_up.map(|after| Reason::TimedOut { after: ms(after) });
+        assert_eq!(reason, expected);
+        assert_eq!(clock::now() - start, ms(given_up.unwrap_or(takes)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_take_longer_does_not_outlast_the_deadline() {
+    let service = TimeoutLayer::new(LIMIT)
+        .by(may)
+        .layer(service_fn(|job: Job| takes(ms(job.takes))));
+    let call = service.oneshot(job(5000, Some(900)));
+    let error = Deadline::within(ms(100)).scope(call).await.unwrap_err();
+    assert_eq!(reason(&error), Reason::DeadlineExceeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_and_the_whole_call_have_limits_of_their_own() {
+    let start = clock::now();
+    let attempts = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&attempts);
+    let service = ServiceBuilder::new()
+        .layer(TimeoutLayer::new(ms(1000)))
+        .layer(RetryLayer::new(100).backoff(Backoff::constant(Duration::ZERO)))
+        .layer(TimeoutLayer::new(LIMIT))
+        .service_fn(move |()| {
+            seen.fetch_add(1, Relaxed);
+            pending::<Result<(), BoxError>>()
+        });
+    let error = service.oneshot(()).await.unwrap_err();
+    assert_eq!(reason(&error), Reason::TimedOut { after: ms(1000) });
+    assert_eq!(clock::now() - start, ms(1000));
+    assert_eq!(attempts.load(Relaxed), 4, "each has 300 ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_slot_of_a_call_that_is_given_up_is_free_again() {
+    let bulkhead = Bulkhead::new("orders", 1);
+    let service = ServiceBuilder::new()
+        .layer(TimeoutLayer::new(LIMIT))
+        .layer(bulkhead.layer())
+        .service_fn(|()| pending::<Result<(), BoxError>>());
+    for _ in 0..2 {
+        let mut service = service.clone();
+        let call = service.ready().await.unwrap().call(());
+        assert_eq!(reason(&call.await.unwrap_err()), TIMED_OUT);
+        assert_eq!(bulkhead.in_flight(), 0);
+    }
 }
 
 // The deadline.
@@ -263,6 +354,53 @@ async fn waiting_for_readiness_counts_if_asked_for() {
             Err(error) => assert!(!answered && reason(&error) == TIMED_OUT, "{error}"),
         }
         assert_eq!(clock::now() - start, ms(ends), "{ready} {answers}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_readiness_counts_towards_a_limit_of_the_request() {
+    #[derive(Clone)]
+    struct Jobs(Slow);
+    impl Service<Job> for Jobs {
+        type Response = &'static str;
+        type Error = BoxError;
+        type Future = <Slow as Service<()>>::Future;
+
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            self.0.poll_ready(cx)
+        }
+
+        fn call(&mut self, job: Job) -> Self::Future {
+            Box::pin(takes(ms(job.takes)))
+        }
+    }
+
+    let layer = TimeoutLayer::new(LIMIT).by(may).cover_readiness();
+    // Ready after, takes, may, given up after so long, at.
+    let table = [
+        (100, 199, None, None, 299),
+        (100, 5000, None, Some(300), 300),
+        // A longer limit: the wait is part of it.
+        (100, 799, Some(900), None, 899),
+        (100, 5000, Some(900), Some(900), 900),
+        // A shorter one that the wait has not used up, and one that it has.
+        (100, 5000, Some(150), Some(150), 150),
+        (100, 0, Some(100), Some(100), 100),
+        (100, 0, Some(50), Some(50), 100),
+        // The wait has the layer's limit, whatever the request says.
+        (400, 0, Some(900), Some(300), 300),
+        (400, 0, Some(50), Some(300), 300),
+        // Nobody waited.
+        (0, 5000, Some(50), Some(50), 50),
+    ];
+    for (ready, takes, may, given_up, at) in table {
+        let start = clock::now();
+        let service = layer.layer(Jobs(Slow::new(ms(ready), Duration::ZERO)));
+        let result = service.oneshot(job(takes, may)).await;
+        let reason = result.err().map(|error| reason(&error));
+        let expected = given_up.map(|after| Reason::TimedOut { after: ms(after) });
+        assert_eq!(reason, expected, "{ready} {takes} {may:?}");
+        assert_eq!(clock::now() - start, ms(at), "{ready} {takes} {may:?}");
     }
 }
 

@@ -23,7 +23,7 @@ pub fn calls(registry: Arc<dyn Registry>, stats: Arc<Stats>) -> Calls {
     let peers = Policy::new()
         .timeout(Duration::from_secs(1))
         .attempt_timeout(Duration::from_millis(100))
-        .backoff(backoff);
+        .backoff(backoff.clone());
     // A trip takes three of their answers.
     let trips = Policy::new()
         .timeout(Duration::from_secs(2))

@@ -15,16 +15,19 @@
 //! }
 //! ```
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Rng;
 
-/// How long to wait after each failed attempt: constant, linear or exponential, capped, with jitter.
+/// How long to wait after each failed attempt: constant, linear, exponential, a list or a function, capped, with jitter.
+/// A cheap clone.
 ///
 /// The cap comes first and jitter only shortens, so no wait is longer than the cap. The default is exponential from
 /// 100 ms, doubled each time, capped at 10 s, with full jitter: 100 ms is about what a peer needs for a fail-over or
 /// a pause of its collector, and few callers wait for longer than 10 s.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Backoff {
     base: Duration,
     growth: Growth,
@@ -32,13 +35,19 @@ pub struct Backoff {
     jitter: Jitter,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Growth {
     /// By the base each time.
     Step,
     /// So many times as long each time.
     Factor(f64),
+    /// One after the other, and the last again and again.
+    List(Arc<[Duration]>),
+    Function(Function),
 }
+
+#[derive(Clone)]
+struct Function(Arc<dyn Fn(u32, f64) -> Duration + Send + Sync>);
 
 /// The waits of one caller so far. A new one, none, for each call that is tried again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +55,14 @@ pub struct Waits {
     count: u32,
     last: Duration,
     total: Duration,
+}
+
+impl Waits {
+    pub(crate) const NONE: Self = Self {
+        count: 0,
+        last: Duration::ZERO,
+        total: Duration::ZERO,
+    };
 }
 
 /// How much of a wait is left to chance, so that clients that failed together do not come back together.
@@ -63,7 +80,8 @@ pub enum Jitter {
     Equal,
     /// Shortens the wait by up to this share of it, from 0 to 1: 1 is `Full`, 0.5 is `Equal`.
     Part(f64),
-    /// From the base to three times the wait before, capped; the multiplier plays no part. For loops without end.
+    /// From the base, which is the first wait, to three times the wait before, capped; what follows the base plays no
+    /// part. For loops without end.
     Decorrelated,
     /// Around one, two, four times the base and so on, drawn so that a fleet that failed together spreads evenly over
     /// time instead of gathering at each doubling; the multiplier plays no part. For the few attempts of a call. The
@@ -113,6 +131,47 @@ impl Backoff {
         }
     }
 
+    /// Waits these one after the other, and the last again and again, with full jitter until told otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    #[track_caller]
+    pub fn list(waits: impl IntoIterator<Item = Duration>) -> Self {
+        let waits: Arc<[_]> = waits.into_iter().collect();
+        assert!(
+            !waits.is_empty(),
+            "a backoff cannot be made of no waits at all"
+        );
+        Self {
+            base: waits[0],
+            growth: Growth::List(waits),
+            cap: Duration::MAX,
+            jitter: Jitter::Full,
+        }
+    }
+
+    /// Waits what `wait` says of the number of attempts that have failed, from 1 on, and of a draw from `[0, 1)`: chance
+    /// is its own, so there is no jitter until told otherwise.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use buttress::algo::backoff::Backoff;
+    ///
+    /// // Around 1 s, 2 s, 3 s, a quarter more or less.
+    /// let around = Backoff::from_fn(|failed, draw| {
+    ///     Duration::from_secs(failed.into()).mul_f64(0.75 + draw / 2.0)
+    /// });
+    /// ```
+    pub fn from_fn(wait: impl Fn(u32, f64) -> Duration + Send + Sync + 'static) -> Self {
+        Self {
+            base: wait(1, 0.5),
+            growth: Growth::Function(Function(Arc::new(wait))),
+            cap: Duration::MAX,
+            jitter: Jitter::None,
+        }
+    }
+
     /// Waits no longer than `cap`, jitter included.
     #[must_use]
     pub fn cap(mut self, cap: Duration) -> Self {
@@ -140,15 +199,15 @@ impl Backoff {
 
     /// How long to wait after one more failed attempt. `waits` is what this was given for those before.
     pub fn next(&self, waits: &mut Waits, rng: &mut impl Rng) -> Duration {
-        let whole = self.grown(waits.count);
+        let whole = self.grown(waits.count, rng).min(self.cap);
         let wait = match self.jitter {
             Jitter::None => whole,
             Jitter::Full => share(whole, rng),
             Jitter::Equal => whole - share(whole / 2, rng),
             Jitter::Part(part) => whole - share(whole.mul_f64(part).min(whole), rng),
             Jitter::Decorrelated => {
-                // The cap bounds what is drawn from rather than what was drawn: else most waits would be the cap.
                 let least = self.base.min(self.cap);
+                // The cap bounds what is drawn from rather than what was drawn: else most waits would be the cap.
                 let most = waits.last.max(least).saturating_mul(3).min(self.cap);
                 least + share(most - least, rng)
             }
@@ -161,17 +220,18 @@ impl Backoff {
     }
 
     /// The wait after `count` others.
-    fn grown(&self, count: u32) -> Duration {
+    fn grown(&self, count: u32, rng: &mut impl Rng) -> Duration {
         let seconds = self.base.as_secs_f64();
-        self.duration(match self.growth {
+        let seconds = match &self.growth {
             Growth::Step => seconds * (f64::from(count) + 1.0),
             Growth::Factor(factor) => {
                 seconds * factor.powi(i32::try_from(count).unwrap_or(i32::MAX))
             }
-        })
+            Growth::List(waits) => return waits[(count as usize).min(waits.len() - 1)],
+            Growth::Function(function) => return (function.0)(count.saturating_add(1), rng.unit()),
+        };
         // Past 2^51 s a double is short of nanoseconds.
-        .max(self.base)
-        .min(self.cap)
+        self.duration(seconds).max(self.base)
     }
 
     /// The waits together come to a point on a curve that is drawn within the step of this attempt.
@@ -195,6 +255,19 @@ impl Backoff {
 impl Default for Backoff {
     fn default() -> Self {
         Self::exponential(BASE, 2.0)
+    }
+}
+
+impl PartialEq for Function {
+    /// One function is like itself alone.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("_")
     }
 }
 
@@ -242,15 +315,16 @@ mod tests {
     #[test]
     fn waits_without_jitter_follow_the_table() {
         let doubling = Backoff::exponential(ms(100), 2.0).cap(ms(1000));
+        let list = Backoff::list([ms(5), ms(500), ms(50)]);
         let odd = Duration::new(1 << 51, 1);
         let table = [
             (Backoff::constant(ms(500)), 1, ms(500)),
             (Backoff::constant(ms(500)), 7, ms(500)),
             (Backoff::constant(ms(0)), 7, ms(0)),
-            (doubling, 1, ms(100)),
-            (doubling, 2, ms(200)),
-            (doubling, 4, ms(800)),
-            (doubling, 5, ms(1000)),
+            (doubling.clone(), 1, ms(100)),
+            (doubling.clone(), 2, ms(200)),
+            (doubling.clone(), 4, ms(800)),
+            (doubling.clone(), 5, ms(1000)),
             (doubling, u32::MAX, ms(1000)),
             (Backoff::constant(odd), 7, odd),
             (Backoff::exponential(ms(100), 1.5), 3, ms(225)),
@@ -261,6 +335,15 @@ mod tests {
             (Backoff::linear(ms(0)), 3, ms(0)),
             (Backoff::exponential(ms(20_000), 2.0), 3, ms(20_000)),
             (Backoff::exponential(ms(300), 2.0).cap(ms(50)), 1, ms(50)),
+            (list.clone(), 1, ms(5)),
+            (list.clone(), 2, ms(500)),
+            (list.clone(), u32::MAX, ms(50)),
+            (list.cap(ms(100)), 2, ms(100)),
+            (
+                Backoff::from_fn(|n, draw| ms(10).mul_f64(f64::from(n) + draw)),
+                3,
+                ms(33),
+            ),
             (
                 Backoff::exponential(ms(86_400_000), 2.0).cap(Duration::MAX),
                 1001,
@@ -268,9 +351,8 @@ mod tests {
             ),
         ];
         for (backoff, attempt, expected) in table {
-            let wait = backoff
-                .jitter(Jitter::None)
-                .next(&mut after(attempt, ms(7)), &mut Draw(0.3));
+            let backoff = backoff.jitter(Jitter::None);
+            let wait = backoff.next(&mut after(attempt, ms(7)), &mut Draw(0.3));
             assert_eq!(wait, expected, "{backoff:?} after attempt {attempt}");
         }
     }
@@ -328,6 +410,36 @@ mod tests {
                 assert!((wait.as_secs_f64() * 1e3 - millis).abs() < 0.01, "{wait:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_list_and_a_function_take_jitter_too() {
+        use Jitter::*;
+        // Jitter, draw, expected of a list and of a function, after a wait of 200 ms.
+        let table = [
+            (Full, 0.5, [20, 45]),
+            (Equal, 0.5, [30, 67]),
+            (Part(0.5), 0.0, [40, 80]),
+            (Decorrelated, 0.0, [10, 45]),
+            (Decorrelated, 0.5, [305, 322]),
+        ];
+        for (jitter, draw, expected) in table {
+            let list = Backoff::list([ms(10), ms(40)]);
+            let function =
+                Backoff::from_fn(|n, draw| ms(u64::from(n) * 40).mul_f64(1.0 + draw / 4.0));
+            for (backoff, expected) in [list, function].into_iter().zip(expected) {
+                let wait = backoff
+                    .jitter(jitter)
+                    .next(&mut after(2, ms(200)), &mut Draw(draw));
+                assert_eq!(wait.as_millis(), expected, "{jitter:?}, {draw}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no waits at all")]
+    fn an_empty_list_is_refused() {
+        let _ = Backoff::list([]);
     }
 
     #[test]

@@ -18,16 +18,21 @@
 //! assert!(breaker.acquire(now, &mut rng).is_err());
 //! ```
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::window::Tally;
 
+mod calm;
 mod machine;
 mod phase;
 mod settings;
+mod steps;
+mod verdict;
 
 pub use machine::Breaker;
-pub use settings::{Cancelled, Settings};
+pub use settings::{AtLimit, Cancelled, Settings};
+pub use steps::IllegalChange;
 
 /// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,18 +54,18 @@ pub enum State {
 /// The right to make one call, in the state in which it was given.
 #[derive(Debug)]
 #[must_use]
-pub struct Ticket {
-    epoch: u64,
-}
+pub struct Ticket(NonZeroU64);
 
 impl Ticket {
-    /// Of a state that [lets every call through](Breaker::flowing).
+    /// Of the epoch of a state that lets the call through.
+    #[inline]
     pub(crate) fn of(epoch: u64) -> Self {
-        Self { epoch }
+        Self(NonZeroU64::MIN.saturating_add(epoch))
     }
 
+    #[inline]
     pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
+        self.0.get() - 1
     }
 }
 
@@ -105,6 +110,8 @@ pub enum Condition {
     ConsecutiveFailures,
     /// Failures in all.
     FailureCount,
+    /// The peer asked to be left alone.
+    Asked,
 }
 
 /// A step from one state to another.

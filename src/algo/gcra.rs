@@ -19,6 +19,7 @@
 mod bucket;
 mod limit;
 mod log;
+mod shared;
 mod warm_up;
 
 pub use bucket::Bucket;

@@ -5,6 +5,7 @@
 //! that are likely to make calls, and one more for all other threads.
 
 use std::cell::Cell;
+use std::mem;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -18,7 +19,7 @@ impl<T> Lanes<T> {
         Self((0..lanes).map(|_| Apart(make())).collect())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at(&self, lane: usize) -> &T {
         &self.0[lane].0
     }
@@ -45,9 +46,15 @@ impl<T> Spread<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn share(&self) -> Share<T> {
         self.shares[lane()].clone()
+    }
+
+    /// Whether there is a clone or a share of it.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shares) > 1
+            || self.shares.iter().any(|it| Arc::strong_count(&it.0) > 1)
     }
 }
 
@@ -86,6 +93,36 @@ impl<T> Deref for Share<T> {
     #[inline]
     fn deref(&self) -> &T {
         &self.0.0
+    }
+}
+
+/// What a call takes along of a spread value: a copy of what is small and owns nothing, else a share.
+#[derive(Debug)]
+pub(crate) enum Along<T> {
+    Copy(T),
+    Share(Share<T>),
+}
+
+impl<T: Clone> Spread<T> {
+    #[inline(always)]
+    pub(crate) fn along(&self) -> Along<T> {
+        if const { !mem::needs_drop::<T>() && size_of::<T>() <= size_of::<[usize; 4]>() } {
+            Along::Copy(T::clone(self))
+        } else {
+            Along::Share(self.share())
+        }
+    }
+}
+
+impl<T> Deref for Along<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        match self {
+            Self::Copy(value) => value,
+            Self::Share(share) => share,
+        }
     }
 }
 
@@ -206,7 +243,12 @@ mod tests {
     fn a_share_keeps_the_value_and_the_last_one_drops_it() {
         let value = Arc::new(());
         let spread = Spread::new(Arc::clone(&value));
-        let share = spread.clone().share();
+        assert!(!spread.is_shared());
+        let clone = spread.clone();
+        assert!(clone.is_shared());
+        drop(clone);
+        let share = spread.share();
+        assert!(spread.is_shared());
         drop(spread);
         assert_eq!(Arc::strong_count(&*share), 2);
         drop(share);

@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
+pub mod cache;
 pub mod codel;
 pub mod ejection;
 pub mod ewma;
@@ -16,6 +17,7 @@ pub mod pick;
 pub mod quantile;
 mod rng;
 pub mod throttle;
+pub(crate) mod tick;
 pub mod window;
 
 pub use rng::{Rng, Seeded};

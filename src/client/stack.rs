@@ -49,9 +49,10 @@ impl<T: Transport> Protected<T> {
             None => bulkhead,
         };
         let new_instance = NewInstance {
-            service: name.into(),
             transport: transport.clone(),
-            timeout: TimeoutLayer::new(policy.attempt_timeout),
+            timeout: TimeoutLayer::new(policy.attempt_timeout)
+                .name(name)
+                .observe(observer.clone()),
         };
         let balance = Balance::new(watch.clone(), new_instance)
             .classify(rules.clone())
@@ -67,7 +68,7 @@ impl<T: Transport> Protected<T> {
             .layer(
                 RetryLayer::new(policy.attempts)
                     .name(name)
-                    .backoff(policy.backoff)
+                    .backoff(policy.backoff.clone())
                     .rules(rules.clone())
                     .observe(observer.clone()),
             )
@@ -128,6 +129,10 @@ impl<T: Transport> Rules<Call<T::Request>, T::Response, Error<T::Error>> for Tra
             request: self.0.replay(&call.request)?,
             tried: call.tried.clone(),
         })
+    }
+
+    fn mark(&self, call: &mut Call<T::Request>, attempt: u32) {
+        self.0.mark(&mut call.request, attempt);
     }
 
     fn decide(
@@ -196,7 +201,6 @@ pub(super) struct Attempt<R> {
 /// Makes the service of an instance: the transport under the attempt's timeout.
 #[derive(Clone)]
 pub(super) struct NewInstance<T> {
-    service: Box<str>,
     transport: T,
     timeout: TimeoutLayer,
 }
@@ -205,8 +209,7 @@ impl<T: Transport> NewEndpoint for NewInstance<T> {
     type Service = Timeout<Endpoint<T>>;
 
     fn new_endpoint(&self, instance: &Arc<Instance>) -> Self::Service {
-        let timeout = self.timeout.clone();
-        let timeout = timeout.name(format!("{} at {}", self.service, instance.id));
+        let timeout = self.timeout.clone().instance(&*instance.id);
         timeout.layer(Endpoint {
             transport: self.transport.clone(),
             endpoint: self.transport.endpoint(instance),

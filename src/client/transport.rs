@@ -29,6 +29,12 @@ pub trait Transport: Clone + Send + Sync + 'static {
     /// A copy for another attempt, or `None` if it can be sent only once.
     fn replay(&self, request: &Self::Request) -> Option<Self::Request>;
 
+    /// Writes into `request`, which is sent next, that it is attempt number `attempt`, 1 for the first. The default writes
+    /// nothing.
+    fn mark(&self, request: &mut Self::Request, attempt: u32) {
+        let _ = (request, attempt);
+    }
+
     /// Whether another attempt of `request` is safe and may help.
     fn decide(
         &self,

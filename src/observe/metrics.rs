@@ -135,6 +135,8 @@ impl Observe for MetricsObserver {
                 DEREGISTRATIONS,
                 &[("registry", registry), ("service", service)],
             ),
+            Event::StoreFailed { store, .. } => self.count(STORE_FAILURES, &[("store", store)]),
+            Event::StoreRecovered { store } => self.count(STORE_RECOVERIES, &[("store", store)]),
         }
     }
 }
@@ -202,8 +204,10 @@ const FAILURES: &str = "buttress.registry.failures";
 const RECOVERIES: &str = "buttress.registry.recoveries";
 const REGISTRATIONS: &str = "buttress.registry.registrations";
 const DEREGISTRATIONS: &str = "buttress.registry.deregistrations";
+const STORE_FAILURES: &str = "buttress.store.failures";
+const STORE_RECOVERIES: &str = "buttress.store.recoveries";
 
-const COUNTERS: [(&str, &str); 14] = [
+const COUNTERS: [(&str, &str); 16] = [
     (REFUSED, "calls refused or given up by a layer"),
     (TRANSITIONS, "changes of a circuit breaker's state"),
     (
@@ -227,6 +231,11 @@ const COUNTERS: [(&str, &str); 14] = [
     (RECOVERIES, "times a registry answered again"),
     (REGISTRATIONS, "registrations of an instance"),
     (DEREGISTRATIONS, "instances taken out of a registry"),
+    (
+        STORE_FAILURES,
+        "times a store did not answer, or not in time",
+    ),
+    (STORE_RECOVERIES, "times a store was back"),
 ];
 
 const GAUGES: [(&str, &str); 3] = [

@@ -32,6 +32,7 @@ use crate::error::Rejected;
 mod metrics;
 #[cfg(feature = "tracing")]
 mod tracing;
+mod who;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod words;
 
@@ -39,6 +40,7 @@ mod words;
 pub use self::metrics::MetricsObserver;
 #[cfg(feature = "tracing")]
 pub use self::tracing::TracingObserver;
+pub(crate) use self::who::Who;
 
 /// Something that happened. Borrowed: keep what you need.
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +160,20 @@ pub enum Event<'a> {
         service: &'a str,
         /// The instance's id.
         instance: &'a str,
+    },
+    /// The store of a shared limit could not be asked. Until it is back, calls go without it.
+    StoreFailed {
+        /// The store.
+        store: &'a str,
+        /// What went wrong, without secrets.
+        error: &'a str,
+        /// How long until it is tried again.
+        wait: Duration,
+    },
+    /// The store of a shared limit is asked again.
+    StoreRecovered {
+        /// The store.
+        store: &'a str,
     },
 }
 

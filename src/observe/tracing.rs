@@ -8,7 +8,7 @@ use crate::error::rounded;
 ///
 /// What happens once a call (refusals, retries, hedges, fallbacks, injected faults) is told at `DEBUG`, what changes the
 /// picture at `INFO`, and what somebody should look at (a breaker opens, an instance is ejected, a registry fails or
-/// forgot an instance) at `WARN`.
+/// forgot an instance, a store fails) at `WARN`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TracingObserver;
 
@@ -19,6 +19,7 @@ impl Observe for TracingObserver {
                 target: TARGET,
                 layer = rejected.layer(),
                 name = rejected.name(),
+                instance = rejected.instance(),
                 reason = words::reason(rejected.reason()),
                 retry_after = rejected.wait_hint().map(rounded).map(tracing::field::debug),
                 "call refused"
@@ -98,6 +99,10 @@ impl Observe for TracingObserver {
                 service,
                 instance,
             } => info!(target: TARGET, registry, service, instance, "instance deregistered"),
+            Event::StoreFailed { store, error, wait } => {
+                warn!(target: TARGET, store, error, wait = ?rounded(wait), "store failed");
+            }
+            Event::StoreRecovered { store } => info!(target: TARGET, store, "store recovered"),
         }
     }
 }

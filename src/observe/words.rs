@@ -20,6 +20,7 @@ pub(super) fn condition(condition: Condition) -> &'static str {
         Condition::SlowCallRate => "slow_call_rate",
         Condition::ConsecutiveFailures => "consecutive_failures",
         Condition::FailureCount => "failure_count",
+        Condition::Asked => "asked",
     }
 }
 
@@ -32,6 +33,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::WaitedTooLong { .. } => "waited_too_long",
         Reason::RateLimited => "rate_limited",
         Reason::CostAboveBurst { .. } => "cost_above_burst",
+        Reason::StoreUnavailable => "store_unavailable",
         Reason::Throttled => "throttled",
         Reason::Open => "open",
         Reason::HalfOpen => "half_open",

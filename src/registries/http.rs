@@ -10,6 +10,8 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCod
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 
+#[cfg(feature = "etcd")]
+use crate::clock;
 use crate::discovery::{ErrorKind, RegistryError};
 
 /// A server and how to talk to it. `name`, all errors and `Debug` are free of secrets.
@@ -74,8 +76,20 @@ impl Http {
         Ok(())
     }
 
+    /// Talks through the client of `other`.
+    #[cfg(feature = "etcd")]
+    pub(super) fn share(&mut self, other: &Self) {
+        self.client = other.client.clone();
+    }
+
+    /// Whether its URL has a user or password.
+    #[cfg(feature = "etcd")]
+    pub(super) fn has_user(&self) -> bool {
+        self.basic.is_some()
+    }
+
     /// Sends `token` in `header` with every request.
-    #[cfg(feature = "consul")]
+    #[cfg(any(feature = "consul", feature = "etcd"))]
     pub(super) fn token(&mut self, header: HeaderName, token: SecretString) {
         self.keep_out(token.clone());
         self.token = Some((header, token));
@@ -112,9 +126,42 @@ impl Http {
     /// Sends `request` and gives the answer, whatever its status, if it is read to the end within `limit`.
     pub(super) async fn send(
         &self,
-        mut request: RequestBuilder,
+        request: RequestBuilder,
         limit: Duration,
     ) -> Result<Response, RegistryError> {
+        let answer = self.with_credentials(request)?.timeout(limit).send().await;
+        answer.map_err(|error| self.broken(error))
+    }
+
+    /// Sends `request` and gives an answer that begins within `limit` and may go on for ever.
+    #[cfg(feature = "etcd")]
+    pub(super) async fn open(
+        &self,
+        request: RequestBuilder,
+        limit: Duration,
+    ) -> Result<Response, RegistryError> {
+        let answer = self.with_credentials(request)?.send();
+        tokio::select! {
+            biased;
+            answer = answer => answer.map_err(|error| self.broken(error)),
+            () = clock::sleep(limit) => Err(self.error(ErrorKind::TimedOut, LATE)),
+        }
+    }
+
+    /// The next bytes of an answer, or nothing at its end. Nothing is lost where it is dropped.
+    #[cfg(feature = "etcd")]
+    pub(super) async fn chunk(
+        &self,
+        response: &mut Response,
+    ) -> Result<Option<impl AsRef<[u8]> + use<>>, RegistryError> {
+        let chunk = response.chunk().await;
+        chunk.map_err(|error| self.broken(error))
+    }
+
+    fn with_credentials(
+        &self,
+        mut request: RequestBuilder,
+    ) -> Result<RequestBuilder, RegistryError> {
         if let Some(basic) = &self.basic {
             request = request.header(AUTHORIZATION, basic);
         }
@@ -126,8 +173,7 @@ impl Http {
             value.set_sensitive(true);
             request = request.header(header, value);
         }
-        let answer = request.timeout(limit).send().await;
-        answer.map_err(|error| self.broken(error))
+        Ok(request)
     }
 
     /// Decodes an answer.
@@ -143,7 +189,12 @@ impl Http {
             let message = format!("its answer is longer than {LONGEST_ANSWER} bytes");
             return Err(self.error(ErrorKind::Malformed, message));
         }
-        serde_json::from_slice(&body).map_err(|error| {
+        self.parse(&body)
+    }
+
+    /// Decodes an answer, or a part of one.
+    pub(super) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, RegistryError> {
+        serde_json::from_slice(body).map_err(|error| {
             let error = error.to_string();
             let why = if self.quotable(&error) {
                 &error
@@ -162,16 +213,21 @@ impl Http {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrorKind::Denied,
             _ => ErrorKind::Failed,
         };
-        // What it says is a help, not a need.
+        match self.words(response).await {
+            said if said.is_empty() => self.error(kind, format!("it answered {status}")),
+            said => self.error(kind, format!("it answered {status}: {}", quoted(&said))),
+        }
+    }
+
+    /// What the server says in words, or nothing if that is no help or repeats a secret.
+    pub(super) async fn words(&self, response: Response) -> String {
         let body = self.body(response, LONGEST_REFUSAL).await;
         let body = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
-        let words: Vec<_> = body.split_whitespace().collect();
-        let said: String = words.join(" ").chars().take(QUOTED).collect();
         // Checked whole: a secret cut in two would not be recognised.
-        if said.is_empty() || !self.quotable(&body) {
-            return self.error(kind, format!("it answered {status}"));
+        match self.quotable(&body) {
+            true => body,
+            false => String::new(),
         }
-        self.error(kind, format!("it answered {status}: {said}"))
     }
 
     /// An error of this server. `message` must hold no secret.
@@ -194,7 +250,7 @@ impl Http {
 
     fn broken(&self, error: reqwest::Error) -> RegistryError {
         let (kind, message) = if error.is_timeout() {
-            (ErrorKind::TimedOut, "no answer in time")
+            (ErrorKind::TimedOut, LATE)
         } else if error.is_connect() {
             (ErrorKind::Unreachable, "no connection")
         } else {
@@ -203,14 +259,15 @@ impl Http {
         self.error(kind, message).caused_by(error.without_url())
     }
 
-    fn keep_out(&mut self, secret: SecretString) {
+    /// Lets no error repeat `secret`.
+    pub(super) fn keep_out(&mut self, secret: SecretString) {
         if !secret.expose_secret().is_empty() {
             self.secrets.push(secret);
         }
     }
 
     /// Whether `text` repeats nothing that is secret.
-    fn quotable(&self, text: &str) -> bool {
+    pub(super) fn quotable(&self, text: &str) -> bool {
         let mut secrets = self.secrets.iter();
         !secrets.any(|secret| text.contains(secret.expose_secret()))
     }
@@ -220,6 +277,12 @@ impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
+}
+
+/// The beginning of what a server said, on one line.
+pub(super) fn quoted(said: &str) -> String {
+    let words: Vec<_> = said.split_whitespace().collect();
+    words.join(" ").chars().take(QUOTED).collect()
 }
 
 /// A URL as it was written, without what may be a secret: user, password and query.
@@ -245,16 +308,17 @@ fn build(registry: &str, builder: ClientBuilder) -> Result<Client, RegistryError
 }
 
 /// An error for settings with which nothing can be sent at all.
-fn wrong(registry: &str, message: impl Into<String>) -> RegistryError {
+pub(super) fn wrong(registry: &str, message: impl Into<String>) -> RegistryError {
     RegistryError::new(registry, ErrorKind::Unsupported, message)
 }
 
 /// How long a request that does not block may take: the 8 s of Eureka's own client, rounded.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+const LATE: &str = "no answer in time";
 /// What a URL should look like.
 const WANTED: &str = "write it as http://HOST:PORT or https://HOST:PORT";
 const CONNECT: Duration = Duration::from_secs(5);
 /// 20 000 instances as Eureka writes them.
-const LONGEST_ANSWER: usize = 32 * 1024 * 1024;
+pub(super) const LONGEST_ANSWER: usize = 32 * 1024 * 1024;
 const LONGEST_REFUSAL: usize = 64 * 1024;
 const QUOTED: usize = 200;

@@ -4,10 +4,12 @@
 pub mod consul;
 #[cfg(feature = "dns")]
 pub mod dns;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(feature = "eureka")]
 pub mod eureka;
 #[cfg(feature = "file")]
 pub mod file;
-#[cfg(any(feature = "consul", feature = "eureka"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
 mod http;
 pub mod memory;

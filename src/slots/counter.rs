@@ -4,27 +4,35 @@ use std::sync::PoisonError;
 use super::line::{Line, Order};
 use super::place::{Place, Waiter};
 use super::shares::Shares;
-use super::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+use super::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lane, lanes};
+use crate::algo::lanes::{Lanes, Share, Spread};
 use crate::clock;
 use crate::error::Reason;
 
 /// A number of slots and the line in front of them. Clones share both.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
-    shared: Arc<Shared>,
+    shared: Spread<Shared>,
     partition: usize,
 }
 
-/// Invariant: whoever waits is in `line`, and `word` says so. While it does, only the holder of the line's lock
+/// Invariants: whoever waits is in `line`, and `word` says so. While it does, only the holder of the line's lock
 /// changes `word`, so a newcomer cannot overtake; while it does not, calls come and go by compare-and-swap alone.
+///
+/// Lanes keep slots only while `word` says that they are open, which only the holder of the lock changes, and never
+/// while somebody waits. So what `word` says of closed lanes is exact, and nobody is refused a slot that a lane
+/// keeps: who finds none closes the lanes and looks again.
 #[derive(Debug)]
 struct Shared {
-    /// The calls in flight of each partition, as `shares` lays them out, plus `WAITING` while somebody waits.
+    /// The calls in flight of each partition, as `shares` lays them out, and the slots that lanes keep with those of no
+    /// partition, plus `WAITING` while somebody waits, plus `OPEN` while lanes may keep slots.
     word: AtomicU64,
     shares: Shares,
     /// Written under the lock. A call that races with a change may still see the old one: it came first.
     limit: AtomicUsize,
     line: Mutex<Line>,
+    /// The slots that calls gave back to a lane, for the next call there, plus `ROOM` for each that it may keep.
+    lanes: Lanes<AtomicU64>,
 }
 
 /// What a caller that may wait is given.
@@ -45,11 +53,12 @@ impl Slots {
     /// Slots of which each partition has a share. This handle takes from what they leave.
     pub(crate) fn shared_out(limit: usize, shares: Shares) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Spread::new(Shared {
                 word: AtomicU64::new(0),
                 shares,
                 limit: AtomicUsize::new(limit),
                 line: Mutex::new(Line::default()),
+                lanes: Lanes::new(lanes(), || AtomicU64::new(0)),
             }),
             partition: Shares::REST,
         }
@@ -66,11 +75,11 @@ impl Slots {
 
     /// Says where in the line the next ones that come stand.
     pub(crate) fn order(&self, order: Order) {
-        self.lock().reorder(order);
+        self.shared.lock().reorder(order);
     }
 
     pub(crate) fn limit(&self) -> usize {
-        self.shared.limit.load(Ordering::Relaxed)
+        self.shared.limit()
     }
 
     /// How many slots the partition has for itself.
@@ -79,9 +88,9 @@ impl Slots {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.shared
-            .shares
-            .total(self.shared.word.load(Ordering::Relaxed))
+        let kept = |lane: &AtomicU64| (lane.load(Ordering::Relaxed) % ROOM) as usize;
+        let taken = self.shared.taken(self.shared.word.load(Ordering::Relaxed));
+        taken.saturating_sub(self.shared.lanes.iter().map(kept).sum())
     }
 
     /// How many of them are the partition's.
@@ -91,33 +100,46 @@ impl Slots {
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.lock().len()
+        self.shared.lock().len()
     }
 
+    #[inline(always)]
     pub(crate) fn try_take(&self, level: u8) -> Option<Permit> {
-        // Acquire and release on every change of `word`: what a call did happens before the one that gets its slot.
-        self.shared
-            .word
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-                let overtakes = word & WAITING != 0;
-                (!overtakes && self.has_room(word, level)).then_some(word + self.call())
-            })
-            .ok()
-            .map(|_| self.permit())
+        let taken = level == Self::TOP && self.shared.take_kept() || self.take(level);
+        taken.then(|| self.permit())
+    }
+
+    fn take(&self, level: u8) -> bool {
+        loop {
+            let taken =
+                self.shared
+                    .word
+                    .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+                        let overtakes = word & WAITING != 0;
+                        (!overtakes && self.has_room(word, level)).then(|| word + self.call())
+                    });
+            match taken {
+                Ok(_) => return true,
+                Err(word) if word & OPEN == 0 => return false,
+                Err(_) => self.shared.close_lanes(&self.shared.lock()),
+            }
+        }
     }
 
     /// A slot if there is one, else a place in the line unless that is `full` with so many; then one of a lower level
-    /// gives way, and is refused with `reason`.
+    /// gives way, or one of a caller that has more waiting, and is refused with `reason`.
     pub(crate) fn take_or_queue(
         &self,
         level: u8,
+        caller: Option<u64>,
         reason: Reason,
         full: impl FnOnce(usize) -> bool,
     ) -> Admission {
         if let Some(permit) = self.try_take(level) {
             return Admission::Permit(permit);
         }
-        let mut line = self.lock();
+        let mut line = self.shared.lock();
+        self.shared.close_lanes(&line);
         let is_next = line.level().is_none_or(|next| next < level);
         // One step decides: a slot that came free just now is taken, or its next holder sees that somebody waits.
         let takes = |word| is_next && self.has_room(word, level);
@@ -137,16 +159,16 @@ impl Slots {
         }
         let mut displaced = None;
         if full(line.len()) {
-            displaced = line.displace(level);
+            displaced = line.displace(level, caller);
             if displaced.is_none() {
-                self.unlock(line);
+                self.shared.unlock(line);
                 return Admission::QueueFull;
             }
         }
-        let waiter = Arc::new(Waiter::new(level, clock::now()));
+        let waiter = Arc::new(Waiter::new(level, caller, clock::now()));
         line.push(Arc::clone(&waiter));
         let woken = displaced.and_then(|waiter| waiter.end(Err(reason)));
-        self.unlock(line);
+        self.shared.unlock(line);
         if let Some(waker) = woken {
             waker.wake();
         }
@@ -160,73 +182,158 @@ impl Slots {
 
     /// Changes the limit and wakes nobody, so that it can be done under a lock; [`wake`](Self::wake) must follow.
     pub(crate) fn set_limit(&self, limit: usize) {
-        let _line = self.lock();
+        let line = self.shared.lock();
+        self.shared.close_lanes(&line);
         self.shared.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Wakes whom a higher limit has room for.
     pub(crate) fn wake(&self) {
-        self.hand_on(self.lock());
+        let shared = &*self.shared;
+        shared.hand_on(shared.lock());
     }
 
+    #[inline(always)]
     pub(super) fn permit(&self) -> Permit {
         Permit {
-            slots: self.clone(),
+            shared: self.shared.share(),
+            partition: self.partition,
         }
     }
 
     /// Takes a waiter that gave up out of the line, or hands on the slot that it was granted meanwhile.
     pub(super) fn abandon(&self, waiter: &Arc<Waiter>) {
-        let mut line = self.lock();
+        let mut line = self.shared.lock();
         let waited = line.remove(waiter);
-        self.unlock(line);
+        self.shared.unlock(line);
         // Out of the line, its turn is final.
         if !waited && waiter.holds_a_slot() {
-            self.give_back();
+            self.shared.give_back(self.partition);
         }
     }
+}
 
+impl Slots {
+    #[inline]
     fn call(&self) -> u64 {
         self.shared.shares.unit(self.partition)
     }
 
+    #[inline]
     fn has_room(&self, word: u64, level: u8) -> bool {
-        // Each level leaves a tenth to those above it, so that they find a slot before anybody has to give way.
-        let limit = self.limit();
-        let above = usize::from(Self::TOP - level);
-        let kept = limit.saturating_mul(above).div_ceil(10);
-        let open = limit.saturating_sub(kept).max(1);
-        self.shared
-            .shares
-            .has_room(word, self.partition, limit, open)
+        self.shared.has_room(word, self.partition, level)
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
-    fn give_back(&self) {
-        let nobody_waits =
-            self.shared
-                .word
-                .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-                    (word & WAITING == 0).then_some(word - self.call())
-                });
-        if nobody_waits.is_err() {
-            let line = self.lock();
-            self.shared.word.fetch_sub(self.call(), Ordering::AcqRel);
-            self.hand_on(line);
+    /// How many slots are in flight or kept.
+    fn taken(&self, word: u64) -> usize {
+        self.shares.total(word)
+    }
+
+    fn has_room(&self, word: u64, partition: usize, level: u8) -> bool {
+        // Each level leaves a tenth to those above it, so that they find a slot before anybody has to give way.
+        let limit = self.limit();
+        let above = usize::from(Slots::TOP - level);
+        let kept = limit.saturating_mul(above).div_ceil(10);
+        let open = limit.saturating_sub(kept).max(1);
+        self.shares.has_room(word, partition, limit, open)
+    }
+
+    // Acquire and release on every change of `word` and of a lane: what a call did happens before the one that gets its
+    // slot.
+
+    /// A slot that this thread's lane keeps.
+    #[inline(always)]
+    fn take_kept(&self) -> bool {
+        let next = |kept: u64| (kept % ROOM > 0).then(|| kept - 1);
+        let mine = self.lanes.at(lane());
+        mine.fetch_update(Ordering::AcqRel, Ordering::Relaxed, next)
+            .is_ok()
+    }
+
+    #[inline(always)]
+    fn give_back(&self, partition: usize) {
+        let next = |kept: u64| (kept % ROOM < kept / ROOM).then(|| kept + 1);
+        let mine = self.lanes.at(lane());
+        if mine
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next)
+            .is_err()
+        {
+            self.give_back_to_all(partition);
         }
+    }
+
+    fn give_back_to_all(&self, partition: usize) {
+        let call = self.shares.unit(partition);
+        let nobody_waits = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+                (word & WAITING == 0).then(|| word - call)
+            });
+        match nobody_waits {
+            Ok(word) if word & OPEN == 0 && self.taken(word) <= self.limit() / 4 => {
+                self.open_lanes();
+            }
+            Ok(_) => {}
+            Err(_) => {
+                let line = self.lock();
+                self.word.fetch_sub(call, Ordering::AcqRel);
+                self.hand_on(line);
+            }
+        }
+    }
+
+    /// Lets lanes keep slots, half of all at most. Where there are partitions they keep none: a share is one step.
+    fn open_lanes(&self) {
+        let room = (self.limit() / 2 / lanes()) as u64;
+        if room == 0 || !self.shares.is_empty() {
+            return;
+        }
+        let _line = self.lock();
+        // In `word` first: it must never deny a slot that a lane keeps.
+        let opened = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+                (word & (WAITING | OPEN) == 0).then_some(word | OPEN)
+            });
+        if opened.is_ok() {
+            let kept = room.min(ROOM - 1) * ROOM;
+            let lanes = self.lanes.iter();
+            lanes.for_each(|lane| lane.store(kept, Ordering::Release));
+        }
+    }
+
+    /// Takes back what the lanes keep.
+    fn close_lanes(&self, _line: &MutexGuard<'_, Line>) {
+        if self.word.load(Ordering::Relaxed) & OPEN == 0 {
+            return;
+        }
+        let take_back = |lane: &AtomicU64| lane.swap(0, Ordering::AcqRel) % ROOM;
+        let kept: u64 = self.lanes.iter().map(take_back).sum();
+        let call = self.shares.unit(Shares::REST);
+        self.word.fetch_sub(kept * call + OPEN, Ordering::AcqRel);
     }
 
     /// Gives free slots to those who wait.
     fn hand_on<'a>(&'a self, mut line: MutexGuard<'a, Line>) {
         loop {
-            let word = self.shared.word.load(Ordering::Relaxed);
-            if !line.level().is_some_and(|level| self.has_room(word, level)) {
+            let word = self.word.load(Ordering::Relaxed);
+            let has_room = |level| self.has_room(word, Shares::REST, level);
+            if !line.level().is_some_and(has_room) {
                 return;
             }
             let Some((waiter, result)) = line.pop(clock::now) else {
                 return;
             };
             if result.is_ok() {
-                self.shared.word.fetch_add(self.call(), Ordering::AcqRel);
+                let call = self.shares.unit(Shares::REST);
+                self.word.fetch_add(call, Ordering::AcqRel);
             }
             let woken = waiter.end(result);
             self.unlock(line);
@@ -238,15 +345,12 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, Line> {
-        self.shared
-            .line
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unlock(&self, line: MutexGuard<'_, Line>) {
         if line.is_empty() {
-            self.shared.word.fetch_and(!WAITING, Ordering::AcqRel);
+            self.word.fetch_and(!WAITING, Ordering::AcqRel);
         }
     }
 }
@@ -256,12 +360,14 @@ impl Slots {
 /// It may outlive the call: keep it with a response whose body is still being read.
 #[must_use = "the slot is given back when this is dropped"]
 pub struct Permit {
-    slots: Slots,
+    shared: Share<Shared>,
+    partition: usize,
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
-        self.slots.give_back();
+        self.shared.give_back(self.partition);
     }
 }
 
@@ -272,3 +378,5 @@ impl fmt::Debug for Permit {
 }
 
 const WAITING: u64 = 1;
+const OPEN: u64 = 2;
+const ROOM: u64 = 1 << 32;

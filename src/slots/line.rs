@@ -1,8 +1,10 @@
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::place::Waiter;
 use super::sync::Arc;
+use super::turns::{Caller, Turns};
 use crate::algo::codel::CoDel;
 use crate::error::Reason;
 
@@ -27,12 +29,20 @@ pub enum Order {
     },
 }
 
-/// Those who wait, the next in front. Higher levels stand in front of lower ones.
+/// Those who wait, the next in front. Higher levels stand in front of lower ones, and within one the earlier turns.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    queue: VecDeque<Arc<Waiter>>,
+    queue: VecDeque<Spot>,
+    turns: Turns,
     order: Order,
     codel: Option<CoDel>,
+}
+
+/// A spot is its caller's: if who stands there leaves, the caller's next moves up to it.
+#[derive(Debug)]
+struct Spot {
+    turn: u64,
+    waiter: Arc<Waiter>,
 }
 
 impl Line {
@@ -55,23 +65,42 @@ impl Line {
 
     /// The level of the next.
     pub(super) fn level(&self) -> Option<u8> {
-        self.queue.front().map(|waiter| waiter.level)
+        self.queue.front().map(|place| place.waiter.level)
     }
 
     pub(super) fn push(&mut self, waiter: Arc<Waiter>) {
-        let level = waiter.level;
-        let place = self.queue.partition_point(|other| match self.order {
-            Order::NewestFirst | Order::NewestFirstDropOldest => other.level > level,
-            Order::OldestFirst | Order::CoDel { .. } => other.level >= level,
-        });
-        self.queue.insert(place, waiter);
+        let caller = caller(waiter.level, waiter.caller);
+        let turn = self.turns.next(caller);
+        self.turns.take(caller, turn, self.queue.len());
+        let newest_first = matches!(
+            self.order,
+            Order::NewestFirst | Order::NewestFirstDropOldest
+        );
+        let place =
+            self.queue
+                .partition_point(|other| match other.waiter.level.cmp(&waiter.level) {
+                    Ordering::Equal if other.turn == turn => !newest_first,
+                    Ordering::Equal => other.turn < turn,
+                    above => above.is_gt(),
+                });
+        self.queue.insert(place, Spot { turn, waiter });
     }
 
     /// Takes out who has to give way to a newcomer of this level when the line is full, if anybody has.
-    pub(super) fn displace(&mut self, level: u8) -> Option<Arc<Waiter>> {
-        let last = self.queue.back()?.level;
-        let gives_way = last < level || last == level && self.order == Order::NewestFirstDropOldest;
-        gives_way.then(|| self.queue.pop_back()).flatten()
+    pub(super) fn displace(&mut self, level: u8, by: Option<u64>) -> Option<Arc<Waiter>> {
+        let last = self.queue.back()?;
+        let gives_way = match last.waiter.level.cmp(&level) {
+            Ordering::Equal if self.order == Order::NewestFirstDropOldest => true,
+            Ordering::Equal => last.turn > self.turns.next(caller(level, by)),
+            below => below.is_lt(),
+        };
+        if !gives_way {
+            return None;
+        }
+        let Spot { turn, waiter } = self.queue.pop_back()?;
+        self.turns
+            .give_back(caller(waiter.level, waiter.caller), turn);
+        Some(waiter)
     }
 
     /// Takes out the next, and says whether it gets a slot or waited too long for one.
@@ -79,8 +108,10 @@ impl Line {
         &mut self,
         now: impl FnOnce() -> Instant,
     ) -> Option<(Arc<Waiter>, Result<(), Reason>)> {
-        let waiter = self.queue.pop_front()?;
+        let Spot { turn, waiter } = self.queue.pop_front()?;
+        self.turns.served(turn);
         let Some(codel) = &mut self.codel else {
+            self.note_whether_empty();
             return Some((waiter, Ok(())));
         };
         let now = now();
@@ -96,20 +127,39 @@ impl Line {
 
     /// Takes out one who gave up; false if it was taken out before.
     pub(super) fn remove(&mut self, waiter: &Arc<Waiter>) -> bool {
-        let place = self
-            .queue
-            .iter()
-            .position(|queued| Arc::ptr_eq(queued, waiter));
-        let removed = place.and_then(|place| self.queue.remove(place)).is_some();
+        let is = |place: &Spot| Arc::ptr_eq(&place.waiter, waiter);
+        let Some(mut left) = self.queue.iter().position(is) else {
+            return false;
+        };
+        let own = caller(waiter.level, waiter.caller);
+        if own.is_some() {
+            for next in left + 1..self.queue.len() {
+                let other = &self.queue[next].waiter;
+                if caller(other.level, other.caller) == own {
+                    let moved = Arc::clone(other);
+                    self.queue[left].waiter = moved;
+                    left = next;
+                }
+            }
+        }
+        if let Some(Spot { turn, .. }) = self.queue.remove(left) {
+            self.turns.give_back(own, turn);
+        }
         self.note_whether_empty();
-        removed
+        true
     }
 
     fn note_whether_empty(&mut self) {
-        if let Some(codel) = &mut self.codel {
-            if self.queue.is_empty() {
-                codel.emptied();
-            }
+        if !self.queue.is_empty() {
+            return;
         }
+        if let Some(codel) = &mut self.codel {
+            codel.emptied();
+        }
+        self.turns.forget();
     }
+}
+
+fn caller(level: u8, caller: Option<u64>) -> Option<Caller> {
+    caller.map(|caller| (level, caller))
 }

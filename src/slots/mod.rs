@@ -1,12 +1,14 @@
 //! So many at once, and a line in front: what the layers that limit calls under way stand on.
 //!
-//! A call that finds a slot costs one compare-and-swap to enter and one to leave. The line and its lock are touched only
-//! while somebody waits.
+//! A call that finds a slot costs one compare-and-swap to enter and one to leave, in the thread's own lane while most slots
+//! are free, so that threads do not wait for each other's cache lines. The line and its lock are touched only while
+//! somebody waits.
 
 mod counter;
 mod line;
 mod place;
 mod shares;
+mod turns;
 mod wait;
 
 pub use counter::Permit;
@@ -18,6 +20,8 @@ pub(crate) use wait::Wait;
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(super) use std::sync::{Arc, Mutex, MutexGuard};
+
+    pub(super) use crate::algo::lanes::{lane, lanes};
 }
 
 // The same slots, on loom's primitives.

@@ -9,13 +9,13 @@ use self::counter::{Admission, Permit, Slots};
 use self::place::Place;
 use self::shares::Shares;
 use crate::error::Reason;
-use crate::model::check;
+use crate::model::{check, take_lane};
 
 mod sync {
     pub(super) use loom::sync::atomic::Ordering;
     pub(super) use loom::sync::{Arc, Mutex, MutexGuard};
 
-    pub(super) use crate::model::{AtomicU64, AtomicUsize};
+    pub(super) use crate::model::{AtomicU64, AtomicUsize, lane, lanes};
 }
 
 #[path = "counter.rs"]
@@ -30,6 +30,9 @@ mod place;
 #[path = "shares.rs"]
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 mod shares;
+#[path = "turns.rs"]
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+mod turns;
 
 #[test]
 fn whoever_waits_is_woken_however_a_slot_comes_free() {
@@ -155,6 +158,78 @@ fn the_limit_holds_between_threads() {
     });
 }
 
+#[test]
+fn a_slot_that_a_lane_keeps_is_found_by_every_other_thread() {
+    check(|| {
+        let slots = open();
+        let other = {
+            let slots = slots.clone();
+            thread::spawn(move || {
+                take_lane(1);
+                let three = (0..3).map_while(|_| slots.try_take(Slots::TOP));
+                three.collect::<Vec<_>>().len()
+            })
+        };
+        // One comes and goes meanwhile, and its slot may stay in its lane.
+        let taken = slots.try_take(Slots::TOP).is_some();
+        assert_eq!((taken, other.join().unwrap()), (true, 3));
+        assert_idle(&slots);
+    });
+}
+
+#[test]
+fn the_limit_holds_between_lanes() {
+    check(|| {
+        let slots = open();
+        let take = |slots: &Slots| {
+            let three = (0..3).map_while(|_| slots.try_take(Slots::TOP));
+            three.collect::<Vec<_>>()
+        };
+        let other = {
+            let slots = slots.clone();
+            thread::spawn(move || {
+                take_lane(1);
+                take(&slots)
+            })
+        };
+        let mine = take(&slots);
+        let others = other.join().unwrap();
+        assert_eq!(mine.len() + others.len(), 4);
+        drop((mine, others));
+        assert_idle(&slots);
+    });
+}
+
+#[test]
+fn who_waits_gets_the_slot_whatever_lane_it_is_given_back_to() {
+    check(|| {
+        let slots = open();
+        let held: Vec<_> = (0..4)
+            .map(|_| slots.try_take(Slots::TOP).unwrap())
+            .collect();
+        let other = {
+            let slots = slots.clone();
+            thread::spawn(move || {
+                take_lane(1);
+                drop(wait(&slots));
+            })
+        };
+        drop(held);
+        other.join().unwrap();
+        assert_idle(&slots);
+    });
+}
+
+/// Four slots, of which each of the two lanes may keep one.
+fn open() -> Slots {
+    let slots = Slots::new(4);
+    // Opens the lanes.
+    drop(slots.try_take(Slots::TOP));
+    // Stays in this thread's.
+    drop(slots.try_take(Slots::TOP));
+    slots
+}
+
 fn wait(slots: &Slots) -> Permit {
     match take_or_queue(slots, Slots::TOP, 2) {
         Admission::Permit(permit) => permit,
@@ -172,7 +247,7 @@ fn queue(slots: &Slots) -> Place {
 
 fn take_or_queue(slots: &Slots, level: u8, length: usize) -> Admission {
     let reason = Reason::QueueFull { limit: length };
-    slots.take_or_queue(level, reason, |waiting| waiting >= length)
+    slots.take_or_queue(level, None, reason, |waiting| waiting >= length)
 }
 
 /// Nobody is in flight, nobody waits, and the way without the lock is open again.

@@ -59,6 +59,8 @@ impl Drop for Place {
 pub(super) struct Waiter {
     /// Who is above others stands in front of them.
     pub(super) level: u8,
+    /// Whose calls take turns with those of others.
+    pub(super) caller: Option<u64>,
     pub(super) since: Instant,
     turn: Mutex<Turn>,
 }
@@ -72,9 +74,10 @@ enum Turn {
 }
 
 impl Waiter {
-    pub(super) fn new(level: u8, since: Instant) -> Self {
+    pub(super) fn new(level: u8, caller: Option<u64>, since: Instant) -> Self {
         Self {
             level,
+            caller,
             since,
             turn: Mutex::new(Turn::Waiting(None)),
         }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 /// How slots are shared out, and how the calls of each partition are counted in one word, so that one compare-and-swap
-/// decides: equally wide fields above the lowest bit, the first for whoever is of no partition.
+/// decides: equally wide fields above the lowest two bits, the first for whoever is of no partition.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shares(Arc<[f64]>);
 
@@ -14,6 +14,10 @@ impl Shares {
     /// Partitions 1, 2, … of these shares of the limit.
     pub(crate) fn new(shares: impl IntoIterator<Item = f64>) -> Self {
         Self(shares.into_iter().collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// How many slots of `limit` the partition has for itself: its share, rounded up, and at least one.
@@ -35,7 +39,7 @@ impl Shares {
 
     /// One call of the partition.
     pub(super) fn unit(&self, partition: usize) -> u64 {
-        1 << (1 + self.width() * partition as u32)
+        1 << (2 + self.width() * partition as u32)
     }
 
     pub(super) fn count(&self, word: u64, partition: usize) -> usize {
@@ -49,7 +53,7 @@ impl Shares {
     }
 
     fn width(&self) -> u32 {
-        63 / (self.0.len() as u32 + 1)
+        62 / (self.0.len() as u32 + 1)
     }
 
     fn mask(&self) -> u64 {

@@ -1,5 +1,7 @@
-//! What HTTP says about trying again: which requests are safe to repeat, which answers ask for it, and when. And two
-//! bodies: a [`HeldBody`] holds a permit for as long as it is read, a [`CutBody`] breaks off on purpose.
+//! What HTTP says about trying again: which requests are safe to repeat, which answers ask for it, and when. And three
+//! bodies: a [`ReplayBody`] can be sent again, a [`HeldBody`] holds a permit for as long as it is read, a [`CutBody`]
+//! breaks off on purpose. How a deadline travels is in [`deadline`]. A request says how much it matters
+//! [by an extension](ByExtension).
 
 use std::time::{Duration, SystemTime};
 
@@ -8,19 +10,46 @@ use http::{Method, StatusCode};
 
 use crate::classify::Outcome;
 
+mod attempt;
+mod cloned;
 mod cut;
+pub mod deadline;
 mod held;
+mod priority;
+mod replay;
+mod rules;
 
+pub use attempt::Attempt;
 pub use cut::CutBody;
 pub use held::HeldBody;
+pub use priority::ByExtension;
+pub use replay::ReplayBody;
+#[cfg(feature = "tonic")]
+pub(crate) use rules::copy;
 
 /// Which answers are failures, and which of them are worth another attempt.
 ///
 /// Statuses from 500 are failures of the peer; 429, and 503 with `Retry-After`, say that it has too much to do.
 /// 429, 502, 503 and 504 are tried again if the request is [idempotent].
+///
+/// They are [rules](crate::layers::retry::Rules) for a retry, a [`Classify`](crate::Classify) for whatever counts, and
+/// say to a hedge what to [copy](crate::layers::hedge::CopyRequest):
+///
+/// ```
+/// use buttress::layers::hedge::HedgeLayer;
+/// use buttress::layers::retry::RetryLayer;
+/// use buttress::transport::http::HttpRules;
+///
+/// let retry = RetryLayer::new(3).rules(HttpRules::new());
+/// let hedge = HedgeLayer::default().copy(HttpRules::new()).classify(HttpRules::new());
+/// ```
+///
+/// The bodies of requests that are sent again are `Clone`, or [`ReplayBody`]s.
 #[derive(Clone, Debug)]
 pub struct HttpRules {
     retried: Vec<StatusCode>,
+    attempt_header: Option<HeaderName>,
+    replay_limit: usize,
 }
 
 impl HttpRules {
@@ -33,6 +62,8 @@ impl HttpRules {
                 StatusCode::SERVICE_UNAVAILABLE,
                 StatusCode::GATEWAY_TIMEOUT,
             ],
+            attempt_header: None,
+            replay_limit: REPLAY_LIMIT,
         }
     }
 
@@ -42,6 +73,34 @@ impl HttpRules {
     pub fn retry_status(mut self, status: StatusCode) -> Self {
         self.retried.push(status);
         self
+    }
+
+    /// Says in the header `name` of each attempt which one it is, so that the peer can tell retries from traffic: 1 for
+    /// the first, as in Envoy's `x-envoy-attempt-count`. In gRPC's `grpc-previous-rpc-attempts` it is how many went
+    /// before, and the first has none. The default is no header.
+    #[must_use]
+    pub fn attempt_header(mut self, name: HeaderName) -> Self {
+        self.attempt_header = Some(name);
+        self
+    }
+
+    /// Keeps up to so many bytes of a streamed body while it is sent, so that it can be sent again; one that is longer is
+    /// sent once. This is for a client that is given streams. The default is 64 KiB.
+    #[must_use]
+    pub fn replay_limit(mut self, bytes: usize) -> Self {
+        self.replay_limit = bytes;
+        self
+    }
+
+    /// How much of a streamed body is kept, for [`ReplayBody::new`].
+    pub fn kept_bytes(&self) -> usize {
+        self.replay_limit
+    }
+
+    pub(crate) fn announce(&self, attempt: Attempt, headers: &mut HeaderMap) {
+        if let Some(name) = &self.attempt_header {
+            attempt.announce(name, headers);
+        }
     }
 
     /// Whether an answer of this status is worth another attempt.
@@ -87,6 +146,8 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default())
 }
 
+/// More than most requests have, and little beside what a connection holds.
+const REPLAY_LIMIT: usize = 64 * 1024;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 #[cfg(test)]

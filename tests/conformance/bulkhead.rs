@@ -96,12 +96,10 @@ pub(crate) async fn replay(body: Value) -> Result<(), Miss> {
 
 fn build(config: &Config) -> Result<Bulkhead, Miss> {
     let bulkhead = Bulkhead::new("peer", config.limit);
-    let wait = match (config.max_wait_ms, config.queue_limit) {
-        (Some(wait), _) => Duration::from_millis(wait),
-        // Without a longest wait those who wait do so for ever.
-        (None, Some(_)) => Duration::MAX,
-        (None, None) => Duration::ZERO,
-    };
+    // Without a longest wait those who wait do so for ever.
+    let wait = config
+        .max_wait_ms
+        .map_or(Duration::MAX, Duration::from_millis);
     let length = config.queue_limit.unwrap_or(usize::MAX);
     if wait.is_zero() || length == 0 {
         return Ok(bulkhead);

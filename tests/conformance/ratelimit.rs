@@ -46,6 +46,9 @@ struct Config {
     interval_ms: Option<f64>,
     #[serde(alias = "burst")]
     capacity: Option<u32>,
+    /// How early a call may be of a cell rate, in place of a burst.
+    #[serde(alias = "tau_ms")]
+    tolerance_ms: Option<f64>,
     max_wait_ms: Option<f64>,
 }
 
@@ -161,7 +164,11 @@ fn limit(kind: Kind, config: &Config) -> Result<Limit, Miss> {
         }
         Kind::Pacing => limit.burst(1),
         Kind::SlidingLog => limit.sliding(),
-        Kind::Gcra => limit.burst(config.capacity.unwrap_or(permits)),
+        Kind::Gcra => {
+            let early = |tolerance: f64| (tolerance * f64::from(permits) / period) as u32 + 1;
+            let burst = config.capacity.or(config.tolerance_ms.map(early));
+            limit.burst(burst.unwrap_or(permits))
+        }
     })
 }
 

@@ -107,6 +107,12 @@ impl Report {
         let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
     }
 
+    pub(crate) fn assert_all_supported(&self) {
+        for results in self.0.values() {
+            assert!(results.unsupported.is_empty(), "{:#?}", results.unsupported);
+        }
+    }
+
     /// Nothing failed; of the standard everything passed, of the others all but a few core vectors.
     pub(crate) fn assert(&self) {
         let (mut core, mut missing) = (0, 0);

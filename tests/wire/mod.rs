@@ -18,6 +18,8 @@ pub struct Request {
 pub enum Reply {
     /// These bytes, then the end of the connection.
     Raw(Vec<u8>),
+    /// These bytes, then nothing, for ever.
+    Open(Vec<u8>),
     /// Nothing, for ever.
     Hang,
 }
@@ -48,8 +50,17 @@ impl Reply {
                 raw.truncate(raw.len() - 1);
                 Self::Raw(raw)
             }
-            Self::Hang => Self::Hang,
+            other => other,
         }
+    }
+
+    /// The beginning of an answer that goes on, with these lines of it.
+    pub fn open(lines: &[&str]) -> Self {
+        let mut raw = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned();
+        for line in lines {
+            raw += &format!("{line}\n");
+        }
+        Self::Open(raw.into_bytes())
     }
 }
 
@@ -144,6 +155,10 @@ async fn answer(
             let _ = stream.shutdown().await;
             // Read on, or what was sent might be lost with the connection.
             while stream.read_buf(&mut bytes).await.unwrap_or(0) > 0 {}
+        }
+        Reply::Open(raw) => {
+            let _ = stream.write_all(&raw).await;
+            std::future::pending().await
         }
         Reply::Hang => std::future::pending().await,
     }

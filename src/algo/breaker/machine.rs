@@ -1,8 +1,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::phase::{Phase, Wait};
-use super::settings::{Cancelled, Settings, Span};
+use super::phase::Phase;
+use super::settings::{AtLimit, Cancelled, Settings};
 use super::{Call, Change, Condition, Figures, Notice, Refusal, State, Ticket};
 use crate::algo::Rng;
 use crate::algo::window::{Tally, Window};
@@ -15,20 +15,20 @@ use crate::algo::window::{Tally, Window};
 /// limit, whenever it is looked at.
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    settings: Settings,
-    phase: Phase,
+    pub(super) settings: Settings,
+    pub(super) phase: Phase,
     /// How many times it changed, so that a ticket of an earlier state can be told.
-    epoch: u64,
-    window: Window,
-    failures_in_row: u32,
+    pub(super) epoch: u64,
+    pub(super) window: Window,
+    pub(super) failures_in_row: u32,
     /// Until when the peer asked not to be called.
-    asked_until: Option<Instant>,
+    pub(super) asked_until: Option<Instant>,
     /// How many times it opened since it was last closed.
-    openings: u32,
-    refused: u64,
+    pub(super) openings: u32,
+    pub(super) refused: u64,
     /// The conditions that were told since the state began.
-    tripped: Vec<Condition>,
-    notices: VecDeque<Notice>,
+    pub(super) tripped: Vec<Condition>,
+    pub(super) notices: VecDeque<Notice>,
 }
 
 impl Breaker {
@@ -60,10 +60,13 @@ impl Breaker {
         if let Phase::Open { .. } = self.phase {
             self.half_open(now);
         }
-        if let Phase::HalfOpen { admitted, .. } = &mut self.phase {
+        if let Phase::HalfOpen { admitted, wait, .. } = &mut self.phase {
+            if *admitted == 0 && self.settings.at_limit == AtLimit::ProbeAgain {
+                wait.since = now;
+            }
             *admitted += 1;
         }
-        Ok(Ticket { epoch: self.epoch })
+        Ok(Ticket::of(self.epoch))
     }
 
     /// Why a call would be refused now, without asking for one.
@@ -91,7 +94,7 @@ impl Breaker {
     /// Counts a call that ended. Without effect if the state has changed since it was admitted.
     pub fn record(&mut self, ticket: Ticket, call: Call, now: Instant, rng: &mut impl Rng) {
         self.expire(now, rng);
-        if ticket.epoch != self.epoch {
+        if ticket.epoch() != self.epoch {
             return;
         }
         let slow = call.elapsed > self.settings.slow_call;
@@ -108,51 +111,11 @@ impl Breaker {
             let until = now.checked_add(wait.min(self.longest_wait()));
             self.asked_until = self.asked_until.max(until);
         }
+        let asked = call.retry_after.is_some_and(|wait| !wait.is_zero());
+        let asked = asked && self.settings.open_when_asked;
         let opens = call.failed || slow || self.settings.open_on_success;
         if opens || matches!(self.phase, Phase::HalfOpen { .. }) {
-            self.judge(now, rng);
-        }
-    }
-
-    /// The number of the present state, if it lets every call through and counts it: until that changes, a call needs
-    /// not ask.
-    pub(crate) fn flowing(&self) -> Option<u64> {
-        matches!(self.phase, Phase::Closed | Phase::MetricsOnly).then_some(self.epoch)
-    }
-
-    /// Until when calls that succeed, and are not [slow](Self::slow_call), decide nothing, however many there are: they
-    /// can be counted later with [`record_successes`](Self::record_successes), but before all else. `None` if the next
-    /// one may decide.
-    pub(crate) fn calm_until(&self, now: Instant) -> Option<Instant> {
-        self.flowing()?;
-        (!self.a_success_may_open()).then(|| self.window.moves(now))?
-    }
-
-    pub(crate) fn slow_call(&self) -> Duration {
-        self.settings.slow_call
-    }
-
-    /// Counts calls that succeeded in a calm, in the present state.
-    pub(crate) fn record_successes(&mut self, calls: u64, now: Instant, rng: &mut impl Rng) {
-        if calls == 0 || self.flowing().is_none() {
-            return;
-        }
-        let epoch = self.epoch;
-        self.failures_in_row = 0;
-        // The calm may have ended beside the last of them: then the one that makes the calls enough decides.
-        let held = self.window.held();
-        let deciding = match self.has_failed_often(held) {
-            true => 1,
-            false => self.minimum().saturating_sub(held.calls).max(1).into(),
-        };
-        if calls < deciding || !self.a_success_may_open() {
-            self.window.add_successes(calls);
-            return;
-        }
-        self.window.add_successes(deciding);
-        self.judge(now, rng);
-        if self.epoch == epoch {
-            self.window.add_successes(calls - deciding);
+            self.judge(asked, now, rng);
         }
     }
 
@@ -173,7 +136,7 @@ impl Breaker {
     /// Takes a ticket back without counting the call: another may probe in its place.
     pub fn release(&mut self, ticket: Ticket, now: Instant, rng: &mut impl Rng) {
         self.expire(now, rng);
-        if ticket.epoch != self.epoch {
+        if ticket.epoch() != self.epoch {
             return;
         }
         if let Phase::HalfOpen { admitted, .. } = &mut self.phase {
@@ -209,81 +172,6 @@ impl Breaker {
         }
     }
 
-    /// Closes it and forgets what it counted, the calls under way and earlier openings.
-    pub fn close(&mut self) {
-        self.openings = 0;
-        self.window.clear();
-        self.enter(Phase::Closed);
-    }
-
-    /// Opens it as if it had opened by itself.
-    pub fn open(&mut self, now: Instant, rng: &mut impl Rng) {
-        let longest = self.longest_wait();
-        let growth = self.settings.open_multiplier.powf(f64::from(self.openings));
-        let grown = self.settings.open_wait.as_secs_f64() * growth;
-        let capped = grown.min(longest.as_secs_f64());
-        let jittered = capped * (1.0 - self.settings.open_jitter * rng.unit());
-        // Past what a duration holds there is only "for ever".
-        let own = Duration::try_from_secs_f64(jittered).unwrap_or(longest);
-        let asked = self
-            .asked_until
-            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        self.open_for(own.max(asked), now);
-    }
-
-    /// Opens it for `wait`, as if it had opened by itself.
-    pub fn open_for(&mut self, wait: Duration, now: Instant) {
-        let (cause, minimum) = self.counted(now);
-        self.openings = self.openings.saturating_add(1);
-        let wait = Wait {
-            since: now,
-            length: wait,
-        };
-        self.enter(Phase::Open {
-            wait,
-            cause,
-            minimum,
-        });
-    }
-
-    /// Lets the next calls probe.
-    pub fn half_open(&mut self, now: Instant) {
-        let limit = self.settings.half_open_limit;
-        self.enter(Phase::HalfOpen {
-            wait: Wait {
-                since: now,
-                length: limit.unwrap_or(self.settings.open_wait),
-            },
-            admitted: 0,
-            back: Tally::default(),
-        });
-    }
-
-    /// Refuses every call until another state is set.
-    pub fn force_open(&mut self) {
-        self.enter(Phase::ForcedOpen);
-    }
-
-    /// Lets every call through, uncounted, until another state is set.
-    pub fn disable(&mut self) {
-        self.enter(Phase::Disabled);
-    }
-
-    /// Lets every call through and counts, until another state is set.
-    pub fn metrics_only(&mut self) {
-        self.window.clear();
-        self.enter(Phase::MetricsOnly);
-    }
-
-    /// Goes by other settings from now on, in the state it is in and with what it counted; a window of another shape
-    /// starts empty.
-    pub fn reconfigure(&mut self, settings: Settings, now: Instant) {
-        if settings.window != self.settings.window {
-            self.window = settings.window.empty(now);
-        }
-        self.settings = settings;
-    }
-
     /// Whether a notice waits to be told.
     pub fn has_notice(&self) -> bool {
         !self.notices.is_empty()
@@ -294,8 +182,32 @@ impl Breaker {
         self.notices.pop_front()
     }
 
+    /// Lets time take effect though no call asks: an open breaker turns half-open once its wait is over. Returns how
+    /// long there is nothing more to do, if it ends by itself.
+    pub fn keep_time(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Duration> {
+        self.expire(now, rng);
+        if matches!(self.phase, Phase::Open { wait, .. } if wait.is_over(now)) {
+            self.half_open(now);
+        }
+        let left = match self.phase {
+            Phase::Open { wait, .. } | Phase::HalfOpen { wait, .. } => wait.left(now),
+            _ => return None,
+        };
+        // None where the limit waits for the first probe.
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// The state as of the last step, and whether it began a wait that is not over.
+    pub(crate) fn standing(&self, now: Instant) -> (State, bool) {
+        let waits = match self.phase {
+            Phase::Open { wait, .. } | Phase::HalfOpen { wait, .. } => !wait.is_over(now),
+            _ => false,
+        };
+        (self.phase.state(), waits)
+    }
+
     /// Every way from one state to another leads through here.
-    fn enter(&mut self, phase: Phase) {
+    pub(super) fn enter(&mut self, phase: Phase) {
         let (from, to) = (self.phase.state(), phase.state());
         if from != to {
             self.notices.push_back(Notice::Changed(Change { from, to }));
@@ -308,86 +220,8 @@ impl Breaker {
         self.tripped.clear();
     }
 
-    fn judge(&mut self, now: Instant, rng: &mut impl Rng) {
-        match self.phase {
-            Phase::Closed | Phase::MetricsOnly => {
-                let trips = self.trips(now);
-                if trips && matches!(self.phase, Phase::Closed) {
-                    self.open(now, rng);
-                }
-            }
-            Phase::HalfOpen { back, .. } => {
-                let missing = self.wanted_probes().saturating_sub(back.calls);
-                if self.settings.await_all_probes && missing > 0 {
-                    return;
-                }
-                match self.verdict(back, missing) {
-                    Some(State::Open) => self.open(now, rng),
-                    Some(_) => self.close(),
-                    None => {}
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether a condition for opening holds; one that did not before is told.
-    fn trips(&mut self, now: Instant) -> bool {
-        let calls = self.window.tally(now);
-        let enough = calls.calls >= self.minimum();
-        let settings = &self.settings;
-        let conditions = [
-            (
-                Condition::FailureRate,
-                enough && calls.failure_rate() >= settings.failure_rate,
-            ),
-            (
-                Condition::SlowCallRate,
-                enough && calls.slow_rate() >= settings.slow_rate,
-            ),
-            (
-                Condition::ConsecutiveFailures,
-                self.failures_in_row >= settings.consecutive_failures,
-            ),
-            (Condition::FailureCount, self.has_failed_often(calls)),
-        ];
-        let mut trips = false;
-        for (condition, _) in conditions.into_iter().filter(|(_, holds)| *holds) {
-            trips = true;
-            if !self.tripped.contains(&condition) {
-                self.tripped.push(condition);
-                self.notices.push_back(Notice::Tripped(condition));
-            }
-        }
-        trips
-    }
-
-    /// What the probes that came back decide, whatever becomes of those that are `missing`.
-    fn verdict(&self, back: Tally, missing: u32) -> Option<State> {
-        let calls = back.calls + missing;
-        let worst = Tally {
-            calls,
-            failures: back.failures + missing,
-            slow: back.slow + missing,
-            slow_failures: back.slow_failures + missing,
-        };
-        let best = Tally { calls, ..back };
-        let (opens, closes) = match self.settings.half_open_successes {
-            Some(wanted) => {
-                let wanted = wanted.min(self.settings.half_open_calls);
-                (best.good() < wanted, worst.good() >= wanted)
-            }
-            None => (self.too_bad(best), !self.too_bad(worst)),
-        };
-        match (opens, closes) {
-            (true, _) => Some(State::Open),
-            (false, true) => Some(State::Closed),
-            (false, false) => None,
-        }
-    }
-
     /// Ends a half-open state that has reached its limit, as of that limit.
-    fn expire(&mut self, now: Instant, rng: &mut impl Rng) {
+    pub(super) fn expire(&mut self, now: Instant, rng: &mut impl Rng) {
         let Phase::HalfOpen {
             wait,
             admitted,
@@ -396,7 +230,7 @@ impl Breaker {
         else {
             return;
         };
-        if !wait.is_over(now) {
+        if !wait.is_over(now) || self.begins_anew(admitted) {
             return;
         }
         let hung = admitted - back.calls;
@@ -407,19 +241,26 @@ impl Breaker {
         };
         let told = back.calls > 0 && !self.settings.await_all_probes;
         let well = told && self.verdict(judged, 0) == Some(State::Closed);
-        if well || self.settings.close_at_limit {
-            self.close();
-        } else {
-            self.open(wait.since + wait.length, rng);
+        let limit = wait.since + wait.length;
+        match self.settings.at_limit {
+            _ if well => self.close(),
+            AtLimit::Close => self.close(),
+            AtLimit::ProbeAgain => self.half_open(limit),
+            AtLimit::Judge => self.open(limit, rng),
         }
     }
 
-    fn longest_wait(&self) -> Duration {
+    /// Whether its limit waits for the first probe.
+    fn begins_anew(&self, admitted: u32) -> bool {
+        self.settings.at_limit == AtLimit::ProbeAgain && admitted == 0
+    }
+
+    pub(super) fn longest_wait(&self) -> Duration {
         self.settings.open_max.max(self.settings.open_wait)
     }
 
     /// The calls that the present state goes by, and from how many on they make a rate.
-    fn counted(&mut self, now: Instant) -> (Tally, u32) {
+    pub(super) fn counted(&mut self, now: Instant) -> (Tally, u32) {
         match self.phase {
             Phase::Closed | Phase::MetricsOnly => (self.window.tally(now), self.minimum()),
             Phase::Open { cause, minimum, .. } => (cause, minimum),
@@ -428,50 +269,11 @@ impl Breaker {
         }
     }
 
-    /// How many probes are heard at most before a half-open breaker decides.
-    fn wanted_probes(&self) -> u32 {
-        match self.settings.await_all_probes {
-            true => self
-                .settings
-                .minimum_calls
-                .min(self.settings.half_open_calls),
-            false => self.settings.half_open_calls,
-        }
-    }
-
     /// How many of the probes that a half-open breaker may admit are taken.
     fn taken(&self, admitted: u32, back: Tally) -> u32 {
         match self.settings.replace_probes {
             true => admitted - back.calls,
             false => admitted,
-        }
-    }
-
-    /// Whether a condition can hold once more calls have succeeded, though none did before.
-    fn a_success_may_open(&self) -> bool {
-        // More successes lower every rate, once there are enough calls for one; and only time takes calls away.
-        let held = self.window.held();
-        let fewest = Tally {
-            calls: held.calls.max(self.minimum()),
-            ..held
-        };
-        // A count that holds already is one that other settings have brought.
-        self.settings.open_on_success && (self.too_bad(fewest) || self.has_failed_often(held))
-    }
-
-    fn has_failed_often(&self, calls: Tally) -> bool {
-        calls.failures >= self.settings.failure_count
-    }
-
-    fn too_bad(&self, calls: Tally) -> bool {
-        calls.failure_rate() >= self.settings.failure_rate
-            || calls.slow_rate() >= self.settings.slow_rate
-    }
-
-    fn minimum(&self) -> u32 {
-        match self.settings.window {
-            Span::Calls(size) => self.settings.minimum_calls.min(size),
-            Span::Time(_) => self.settings.minimum_calls,
         }
     }
 }
@@ -900,11 +702,129 @@ mod tests {
 
     #[test]
     fn a_half_open_breaker_can_close_at_its_limit_with_no_probe_back() {
-        let mut bench = Bench::new(brittle().close_at_limit(true));
+        let mut bench = Bench::new(brittle().at_limit(AtLimit::Close));
         bench.breaker.half_open(bench.now());
         let _hung = bench.acquire();
         bench.at = 1000;
         assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_half_open_breaker_can_begin_anew_at_its_limit_and_forgets_the_probes_that_hang() {
+        let settings = brittle()
+            .half_open_calls(1)
+            .half_open_limit(ms(2000))
+            .at_limit(AtLimit::ProbeAgain);
+        let mut bench = Bench::new(settings);
+        bench.breaker.half_open(bench.now());
+        bench.at += 5000;
+        let hangs = bench.acquire().unwrap();
+        bench.at += 1999;
+        assert!(
+            bench.acquire().is_err(),
+            "the limit runs from the first probe"
+        );
+        bench.at += 1;
+        let other = bench.acquire().unwrap();
+        bench.end(hangs, false);
+        assert_eq!(bench.state(), State::HalfOpen);
+        bench.end(other, false);
+        assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn probes_that_came_back_well_close_it_at_a_limit_where_others_would_be_sent() {
+        let settings = brittle()
+            .half_open_limit(ms(2000))
+            .at_limit(AtLimit::ProbeAgain);
+        let mut bench = Bench::new(settings);
+        bench.breaker.half_open(bench.now());
+        let good = bench.acquire().unwrap();
+        bench.end(good, false);
+        bench.at += 2000;
+        assert_eq!(bench.state(), State::Closed);
+    }
+
+    #[test]
+    fn one_call_that_is_asked_to_stay_away_opens_it_where_the_settings_have_it() {
+        for (open_when_asked, asked, state) in [
+            (false, ms(9000), State::Closed),
+            (true, Duration::ZERO, State::Closed),
+            (true, ms(9000), State::Open),
+        ] {
+            let settings = Settings::default().open_when_asked(open_when_asked);
+            let mut bench = Bench::new(settings);
+            let ticket = bench.acquire().unwrap();
+            let call = Call {
+                retry_after: Some(asked),
+                ..Call::failed(ms(1))
+            };
+            let now = bench.now();
+            bench.breaker.record(ticket, call, now, &mut bench.rng);
+            assert_eq!(bench.state(), state);
+            if state == State::Open {
+                assert_eq!(bench.left(), asked);
+                let tripped = bench.breaker.next_notice();
+                assert_eq!(tripped, Some(Notice::Tripped(Condition::Asked)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_count_of_failures_can_wait_for_a_number_of_calls() {
+        for window in [ms(60_000), ms(0)] {
+            let settings = Settings::default().failure_count(2).failure_count_calls(5);
+            let settings = match window.is_zero() {
+                true => settings.count_window(5),
+                false => settings.time_window(window),
+            };
+            let mut bench = Bench::new(settings);
+            for failed in [true, true, false, false] {
+                bench.call(failed);
+                assert_eq!(bench.state(), State::Closed);
+            }
+            bench.call(false);
+            assert_eq!(bench.state(), State::Open);
+        }
+    }
+
+    #[test]
+    fn steps_by_hand_that_make_no_sense_are_errors_and_change_nothing() {
+        use State::{Closed, Disabled, ForcedOpen, HalfOpen, MetricsOnly, Open};
+        let all = [Closed, Open, HalfOpen, ForcedOpen, Disabled, MetricsOnly];
+        let senseless = [
+            (Closed, HalfOpen),
+            (MetricsOnly, Open),
+            (MetricsOnly, HalfOpen),
+        ];
+        for from in all {
+            for to in all {
+                let mut bench = Bench::new(brittle());
+                let (now, rng) = (bench.now(), &mut Always(0.0));
+                bench.breaker.disable();
+                bench.breaker.set(from, now, rng).unwrap();
+                let set = bench.breaker.set(to, now, rng);
+                let makes_sense = !senseless.contains(&(from, to));
+                assert_eq!(set.is_ok(), makes_sense, "{from:?} to {to:?}");
+                assert_eq!(bench.state(), if makes_sense { to } else { from });
+            }
+        }
+    }
+
+    #[test]
+    fn kept_time_turns_it_half_open_without_a_call_and_says_when_to_look_again() {
+        let mut bench = Bench::new(brittle().half_open_limit(ms(3000)));
+        let rng = &mut Always(0.0);
+        assert_eq!(bench.breaker.keep_time(bench.now(), rng), None);
+        bench.breaker.open_for(ms(1000), bench.now());
+        bench.at += 400;
+        assert_eq!(bench.breaker.keep_time(bench.now(), rng), Some(ms(600)));
+        bench.at += 600;
+        assert_eq!(bench.breaker.keep_time(bench.now(), rng), Some(ms(3000)));
+        assert_eq!(bench.state(), State::HalfOpen);
+        bench.at += 3000;
+        assert!(bench.breaker.keep_time(bench.now(), rng).is_some());
+        assert_eq!(bench.state(), State::Open);
     }
 
     #[test]
@@ -1235,7 +1155,7 @@ mod tests {
         fn successes_counted_late_in_a_calm_change_nothing(
             (rate, slow_rate) in (1_u32..=10, 1_u32..=10),
             minimum in 1_u32..20,
-            (in_row, in_all) in (1_u32..6, 1_u32..12),
+            (in_row, in_all, from) in (1_u32..6, 1_u32..12, 1_u32..20),
             window in (any::<bool>(), 1_u32..30),
             (open_on_success, dry) in any::<(bool, bool)>(),
             steps in prop::collection::vec((0_u64..400, 0_u32..13), 0..300),
@@ -1246,6 +1166,7 @@ mod tests {
                 .minimum_calls(minimum)
                 .consecutive_failures(in_row)
                 .failure_count(in_all)
+                .failure_count_calls(from)
                 .open_on_success(open_on_success);
             let settings = match window {
                 (true, calls) => settings.count_window(calls),

@@ -15,6 +15,8 @@ pub struct Settings {
     pub(super) window: Span,
     pub(super) consecutive_failures: u32,
     pub(super) failure_count: u32,
+    pub(super) failure_count_calls: u32,
+    pub(super) open_when_asked: bool,
     pub(super) open_wait: Duration,
     pub(super) open_multiplier: f64,
     pub(super) open_max: Duration,
@@ -24,7 +26,7 @@ pub struct Settings {
     pub(super) half_open_limit: Option<Duration>,
     pub(super) await_all_probes: bool,
     pub(super) replace_probes: bool,
-    pub(super) close_at_limit: bool,
+    pub(super) at_limit: AtLimit,
     pub(super) open_on_success: bool,
     pub(super) cancelled: Cancelled,
 }
@@ -45,6 +47,18 @@ pub enum Cancelled {
     FailureAfter(Duration),
     /// Nothing. For callers that give up for reasons of their own and have a timeout inside the breaker.
     Ignored,
+}
+
+/// What a half-open breaker does that has not decided by its [limit](Settings::half_open_limit).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtLimit {
+    /// The probes that came back decide, and one that is still out counts as failed; if none came back, it opens.
+    Judge,
+    /// It closes, whatever came back. For peers of which silence says nothing.
+    Close,
+    /// It closes if the probes that came back say so; else it begins anew with as many others, and those still out no
+    /// longer count. The limit then runs from the first of them. For calls that may take longer than any limit.
+    ProbeAgain,
 }
 
 impl Settings {
@@ -148,6 +162,23 @@ impl Settings {
         self
     }
 
+    /// Lets [`failure_count`](Self::failure_count) open it only from so many calls in the window on; in a window of
+    /// fewer calls, once that is full. Default 1: a count needs no other calls to compare with.
+    #[must_use]
+    pub fn failure_count_calls(mut self, calls: u32) -> Self {
+        self.failure_count_calls = calls;
+        self
+    }
+
+    /// Whether one call opens it that ends with an overload whose `Retry-After` is not zero, for as long as that asks
+    /// or as the settings have it, whichever is longer. Off by default: where many instances answer, one of them must
+    /// not stop the calls of all.
+    #[must_use]
+    pub fn open_when_asked(mut self, yes: bool) -> Self {
+        self.open_when_asked = yes;
+        self
+    }
+
     /// How long it stays open the first time. Default 5 s: a restart takes about that.
     ///
     /// # Panics
@@ -232,9 +263,9 @@ impl Settings {
         self
     }
 
-    /// How long it stays half-open at most. Then the probes that came back decide, and one that is still out counts
-    /// as failed; if none came back, it opens. So a probe that hangs blocks nothing, and thin traffic can close it.
-    /// Should be longer than a call may take. Default: as [`open_wait`](Self::open_wait).
+    /// How long it stays half-open at most; then comes what [`at_limit`](Self::at_limit) says. So a probe that hangs
+    /// blocks nothing, and thin traffic can close it. Should be longer than a call may take. Default: as
+    /// [`open_wait`](Self::open_wait).
     ///
     /// # Panics
     ///
@@ -265,11 +296,11 @@ impl Settings {
         self
     }
 
-    /// Whether a half-open breaker that has not decided by its [limit](Self::half_open_limit) closes then, whatever
-    /// came back. Off by default: a peer that answers no probe is not well.
+    /// What a half-open breaker does that has not decided by its [limit](Self::half_open_limit). Default
+    /// [`AtLimit::Judge`]: a peer that answers no probe is not well.
     #[must_use]
-    pub fn close_at_limit(mut self, yes: bool) -> Self {
-        self.close_at_limit = yes;
+    pub fn at_limit(mut self, then: AtLimit) -> Self {
+        self.at_limit = then;
         self
     }
 
@@ -300,6 +331,8 @@ impl Default for Settings {
             window: Span::Time(Duration::from_secs(10)),
             consecutive_failures: u32::MAX,
             failure_count: u32::MAX,
+            failure_count_calls: 1,
+            open_when_asked: false,
             open_wait: Duration::from_secs(5),
             open_multiplier: 2.0,
             open_max: Duration::from_secs(60),
@@ -309,7 +342,7 @@ impl Default for Settings {
             half_open_limit: None,
             await_all_probes: false,
             replace_probes: false,
-            close_at_limit: false,
+            at_limit: AtLimit::Judge,
             open_on_success: true,
             cancelled: Cancelled::Failure,
         }

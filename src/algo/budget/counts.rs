@@ -3,6 +3,7 @@ use std::time::Instant;
 
 use super::sync::{AtomicU64, Ordering::Relaxed, lane, lanes};
 use crate::algo::lanes::{Lanes, SHARED};
+use crate::algo::tick::{self, Moment};
 
 /// Lets a retry pass while the window holds fewer than a share of its first attempts, or than a floor.
 ///
@@ -12,8 +13,9 @@ use crate::algo::lanes::{Lanes, SHARED};
 pub struct Budget {
     share: f64,
     floor: f64,
-    origin: OnceLock<Instant>,
-    deposits: Lanes<Window>,
+    /// In [nanoseconds](tick::nanos).
+    origin: OnceLock<u64>,
+    deposits: Lanes<Lane>,
     withdrawals: Window,
 }
 
@@ -31,21 +33,43 @@ impl Budget {
             share,
             floor: f64::from(floor) * SECONDS as f64,
             origin: OnceLock::new(),
-            deposits: Lanes::new(lanes(), Window::default),
+            deposits: Lanes::new(lanes(), Lane::default),
             withdrawals: Window::default(),
         }
     }
 
     /// Counts a first attempt.
-    #[inline]
     pub fn deposit(&self, now: Instant) {
-        let second = self.second(now);
-        match lane() {
-            SHARED => {
-                self.deposits.at(SHARED).add_if(second, || true);
-            }
-            mine => self.deposits.at(mine).add_alone(second),
+        self.deposit_at(Moment::of(now));
+    }
+
+    #[inline(always)]
+    pub(crate) fn deposit_at(&self, now: Moment) {
+        let lane = lane();
+        let mine = self.deposits.at(lane);
+        if lane == SHARED {
+            mine.window.add_if(self.second(now.at), || true);
+            return;
         }
+        let second = if mine.tick.load(Relaxed) == now.tick {
+            mine.second.load(Relaxed)
+        } else {
+            self.enter(mine, now)
+        };
+        mine.window.add_alone(second);
+    }
+
+    /// The second in which `now` lies, remembered by the lane if all of the tick lies in it.
+    #[cold]
+    fn enter(&self, mine: &Lane, now: Moment) -> u64 {
+        let Moment { at, tick } = now;
+        let second = self.second(at);
+        let ends = [tick::begin(tick), tick::begin(tick + 1) - 1];
+        if ends.map(|end| self.second_of(end)) == [second; 2] {
+            mine.second.store(second, Relaxed);
+            mine.tick.store(tick, Relaxed);
+        }
+        second
     }
 
     /// Takes a retry out, if the budget has one left.
@@ -66,15 +90,27 @@ impl Budget {
     }
 
     fn deposited(&self, second: u64) -> u64 {
-        self.deposits.iter().map(|lane| lane.sum(second)).sum()
+        let lanes = self.deposits.iter();
+        lanes.map(|lane| lane.window.sum(second)).sum()
     }
 
     /// The number of the second in which `now` lies.
-    #[inline]
     fn second(&self, now: Instant) -> u64 {
-        let origin = *self.origin.get_or_init(|| now);
-        now.saturating_duration_since(origin).as_secs()
+        self.second_of(tick::nanos(now))
     }
+
+    fn second_of(&self, nanos: u64) -> u64 {
+        let origin = *self.origin.get_or_init(|| nanos);
+        nanos.saturating_sub(origin) / 1_000_000_000
+    }
+}
+
+/// The deposits of a thread, and the tick in which it last made one.
+#[derive(Debug, Default)]
+struct Lane {
+    window: Window,
+    tick: AtomicU64,
+    second: AtomicU64,
 }
 
 /// How many there were in each of the last ten seconds. Each slot holds the number of its second in the upper half
@@ -95,6 +131,7 @@ impl Window {
     }
 
     /// Where no other thread changes the slot.
+    #[inline(always)]
     fn add_alone(&self, second: u64) {
         let slot = self.slot(second);
         slot.store(slot.load(Relaxed).max(second << 32) + 1, Relaxed);

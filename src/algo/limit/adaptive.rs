@@ -1,11 +1,10 @@
-use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::correlation::Together;
 use super::headroom::{Headroom, Peaks};
 use super::{
-    Average, BOUNDS, Bounds, Correlation, Limit, Sample, SampleWindow, assert_ratio, log10,
+    Average, BOUNDS, Bounds, Correlation, Limit, Median, Sample, SampleWindow, assert_ratio, log10,
 };
 
 /// Compares a high quantile of recent latency with its baseline, and looks at how both latency and throughput go with
@@ -57,7 +56,7 @@ impl Adaptive {
             window: SampleWindow::default(),
             opened: None,
             closes: None,
-            median: Median::default(),
+            median: Median::new(SMOOTHED as usize),
             recent: Average::new(SMOOTHED, WARM_UP),
             baseline: Average::new(10, WARM_UP),
             throughputs: Correlation::new(50, WARM_UP as usize),
@@ -249,23 +248,6 @@ impl Limit for Adaptive {
 fn overloaded(throughput: Together, latency: f64) -> bool {
     let no_gain = throughput.coefficient < 0.3 || throughput.variation < 0.2;
     throughput.coefficient < 0.0 || no_gain && latency > 0.5
-}
-
-/// The median of the last five values, so that one odd window moves nothing; each value itself until there are five.
-#[derive(Clone, Debug, Default)]
-struct Median(VecDeque<f64>);
-
-impl Median {
-    fn add(&mut self, value: f64) -> f64 {
-        self.0.push_back(value);
-        if self.0.len() < SMOOTHED as usize {
-            return value;
-        }
-        let mut sorted: Vec<f64> = self.0.iter().copied().collect();
-        sorted.sort_unstable_by(f64::total_cmp);
-        self.0.pop_front();
-        sorted[SMOOTHED as usize / 2]
-    }
 }
 
 const WARM_UP: u32 = 10;

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`Aimd`] | drops alone | up by one, down by a tenth |
 //! | [`Vegas`] | how much slower than without load | by the logarithm of the limit |
+//! | [`Gradient`] | how much slower than without load | by that share |
 //! | [`Gradient2`] | how much slower than in the long run | by that share |
 //! | [`Adaptive`] | a quantile against its baseline, and how it goes with the calls under way | once a window, by the logarithm |
 //!
@@ -36,8 +37,11 @@ mod aimd;
 mod average;
 mod correlation;
 mod event;
+mod gradient;
 mod gradient2;
 mod headroom;
+mod median;
+mod minimum;
 mod queue;
 mod sampling;
 mod vegas;
@@ -47,7 +51,10 @@ pub use aimd::Aimd;
 pub use average::Average;
 pub use correlation::Correlation;
 pub use event::PerEvent;
+pub use gradient::Gradient;
 pub use gradient2::Gradient2;
+pub use median::Median;
+pub use minimum::Minimum;
 pub use queue::rejection_rate;
 pub use sampling::{Aggregate, SampleWindow, Windowed};
 pub use vegas::Vegas;
@@ -87,6 +94,11 @@ pub struct Sample {
 /// The whole part of the decimal logarithm, at least 1: the step of the limits, which grows with them and stays small.
 pub fn log10(limit: usize) -> usize {
     (limit.max(1).ilog10() as usize).max(1)
+}
+
+/// The whole part of the square root, at least 1: a queue that grows with the limit, and more slowly.
+pub fn sqrt(limit: usize) -> usize {
+    limit.isqrt().max(1)
 }
 
 /// Where a limit starts, and between which values it stays.
@@ -130,6 +142,10 @@ mod tests {
         vec![
             ("aimd", Box::new(aimd())),
             ("vegas", Box::new(Vegas::new(initial).within(range.clone()))),
+            (
+                "gradient",
+                Box::new(Gradient::new(initial).within(range.clone())),
+            ),
             (
                 "gradient2",
                 Box::new(Gradient2::new(initial).within(range.clone())),

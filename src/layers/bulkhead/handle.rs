@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::acquire::Acquire;
 use super::service::BulkheadLayer;
+use crate::admitted::Entry;
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
 use crate::slots::{Admission, Order, Permit, Shares, Slots, Wait};
@@ -165,8 +166,8 @@ impl Bulkhead {
     /// `DeadlineExceeded`.
     pub fn acquire(&self) -> Acquire {
         match self.admit() {
-            Ok(Admitted::Now(permit)) => Acquire::over(Ok(permit)),
-            Ok(Admitted::Later(acquire)) => acquire,
+            Ok(Entry::Now(permit)) => Acquire::over(Ok(permit)),
+            Ok(Entry::Later(acquire)) => acquire,
             Err(rejected) => Acquire::over(Err(rejected)),
         }
     }
@@ -209,16 +210,16 @@ impl Bulkhead {
     }
 
     /// A slot, or the wait for one.
-    #[inline]
-    pub(super) fn admit(&self) -> Result<Admitted, Rejected> {
+    #[inline(always)]
+    pub(super) fn admit(&self) -> Result<Entry<Permit, Acquire>, Rejected> {
         match self.slots.try_take(Slots::TOP) {
-            Some(permit) => Ok(Admitted::Now(permit)),
+            Some(permit) => Ok(Entry::Now(permit)),
             None => self.admit_later(),
         }
     }
 
     /// Where no slot was free a moment ago.
-    fn admit_later(&self) -> Result<Admitted, Rejected> {
+    fn admit_later(&self) -> Result<Entry<Permit, Acquire>, Rejected> {
         let Some(queue) = self.settings.queue else {
             return Err(self.refused(Reason::Full {
                 limit: self.slots.limit(),
@@ -228,12 +229,12 @@ impl Bulkhead {
         let full = Reason::QueueFull { limit: length };
         let admission = self
             .slots
-            .take_or_queue(Slots::TOP, full, |waiting| waiting >= length);
+            .take_or_queue(Slots::TOP, None, full, |waiting| waiting >= length);
         match admission {
-            Admission::Permit(permit) => Ok(Admitted::Now(permit)),
+            Admission::Permit(permit) => Ok(Entry::Now(permit)),
             Admission::Place(place) => {
                 let wait = Wait::new(place, queue.max_wait);
-                Ok(Admitted::Later(Acquire::waiting(wait, self.clone())))
+                Ok(Entry::Later(Acquire::waiting(wait, self.clone())))
             }
             Admission::QueueFull => Err(self.refused(full)),
         }
@@ -244,12 +245,6 @@ impl Bulkhead {
         let rejected = Rejected::new("bulkhead", reason).named(name).unsent();
         self.settings.observer.refused(rejected)
     }
-}
-
-/// What a call that is not refused gets.
-pub(super) enum Admitted {
-    Now(Permit),
-    Later(Acquire),
 }
 
 const NO_QUEUE: &str = "a bulkhead has partitions or a queue, not both";

@@ -15,6 +15,7 @@ where
 {
     type Response = Held;
 
+    #[inline(always)]
     fn hold(&self, response: Res, permit: Permit) -> Held {
         self(response, permit)
     }
@@ -27,6 +28,7 @@ pub struct Release;
 impl<Res> Hold<Res> for Release {
     type Response = Res;
 
+    #[inline(always)]
     fn hold(&self, response: Res, permit: Permit) -> Res {
         drop(permit);
         response

@@ -1,11 +1,11 @@
-use std::mem;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tower::{Layer, Service};
 
 use super::future::BulkheadFuture;
-use super::handle::{Admitted, Bulkhead};
+use super::handle::Bulkhead;
 use super::hold::{Hold, Release};
+use crate::admitted::Admitted;
 use crate::error::Rejected;
 
 /// Puts calls behind a [`Bulkhead`].
@@ -16,7 +16,7 @@ pub struct BulkheadLayer<H = Release> {
 }
 
 impl BulkheadLayer {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(bulkhead: Bulkhead) -> Self {
         Self {
             bulkhead,
@@ -74,32 +74,9 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        let permit = match self.bulkhead.admit() {
-            Ok(Admitted::Now(permit)) => permit,
-            Ok(Admitted::Later(acquire)) => {
-                let inner = self.inner.clone();
-                return BulkheadFuture::waiting(acquire, inner, request, self.hold.clone());
-            }
-            Err(rejected) => return BulkheadFuture::over(rejected.into()),
-        };
-        // A look without a waker: if it is not ready, the future asks again with its own.
-        match self
-            .inner
-            .poll_ready(&mut Context::from_waker(Waker::noop()))
-        {
-            Poll::Ready(Ok(())) => {
-                let hold = self.hold.clone();
-                BulkheadFuture::running(permit, hold, || self.inner.call(request))
-            }
-            Poll::Ready(Err(error)) => BulkheadFuture::over(error),
-            Poll::Pending => {
-                // What was asked goes with the call, so that the one that stays here holds nothing.
-                let clone = self.inner.clone();
-                let inner = mem::replace(&mut self.inner, clone);
-                BulkheadFuture::readying(inner, request, permit, self.hold.clone())
-            }
-        }
+        let call = Admitted::new(self.bulkhead.admit(), &mut self.inner, request);
+        BulkheadFuture::new(call, self.hold.clone())
     }
 }

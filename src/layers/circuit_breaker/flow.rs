@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use super::sync::{AtomicU64, Ordering, lane, lanes};
 use crate::algo::breaker::Breaker;
 use crate::algo::lanes::{Lanes, SHARED};
+use crate::algo::tick::{self, Moment};
 
 /// What a call goes by while the breaker lets every call through, so that it needs no lock: it is admitted, and its
 /// success is counted in a lane as long as successes [decide nothing](Breaker::calm_until).
@@ -11,10 +12,9 @@ use crate::algo::lanes::{Lanes, SHARED};
 /// carry their epoch: those of an earlier one are dropped.
 #[derive(Debug)]
 pub(super) struct Flow {
-    origin: Instant,
     /// Of the breaker, or `STOPPED`.
     epoch: AtomicU64,
-    /// In nanoseconds since `origin`; zero while a success may decide.
+    /// In [nanoseconds](tick::nanos); zero while a success may decide.
     calm_until: AtomicU64,
     /// In nanoseconds.
     slow_call: AtomicU64,
@@ -25,7 +25,6 @@ pub(super) struct Flow {
 impl Flow {
     pub(super) fn new(breaker: &Breaker, now: Instant) -> Self {
         let new = Self {
-            origin: now,
             epoch: AtomicU64::new(STOPPED),
             calm_until: AtomicU64::new(0),
             slow_call: AtomicU64::new(0),
@@ -38,7 +37,7 @@ impl Flow {
     /// Goes by what `breaker` is after a step.
     pub(super) fn set(&self, breaker: &Breaker, now: Instant) {
         let calm = breaker.calm_until(now);
-        let calm = calm.map_or(0, |until| self.nanos(until));
+        let calm = calm.map_or(0, tick::nanos);
         self.calm_until.store(calm, Ordering::Relaxed);
         let slow_call = nanos(breaker.slow_call());
         self.slow_call.store(slow_call, Ordering::Relaxed);
@@ -48,19 +47,16 @@ impl Flow {
     }
 
     /// The epoch of a call that comes now, if it is let through.
-    #[inline]
+    #[inline(always)]
     pub(super) fn epoch(&self) -> Option<u64> {
         let epoch = self.epoch.load(Ordering::Acquire);
         (epoch != STOPPED).then_some(epoch)
     }
 
     /// Counts a success, unless that is up to the breaker.
-    #[inline]
-    pub(super) fn succeed(&self, epoch: u64, started: Instant, now: Instant) -> bool {
-        if self.epoch() != Some(epoch)
-            || self.nanos(now) >= self.calm_until.load(Ordering::Relaxed)
-            || self.is_slow(started, now)
-        {
+    #[inline(always)]
+    pub(super) fn succeed(&self, epoch: u64, started: Instant, now: Moment) -> bool {
+        if self.epoch() != Some(epoch) || !self.is_calm(now) || self.is_slow(started, now.at) {
             return false;
         }
         let next = |seen: u64| match (epoch as u32).wrapping_sub((seen >> 32) as u32) {
@@ -80,15 +76,16 @@ impl Flow {
         true
     }
 
-    #[inline]
+    #[inline(always)]
+    fn is_calm(&self, now: Moment) -> bool {
+        let until = self.calm_until.load(Ordering::Relaxed);
+        tick::begin(now.tick + 1) <= until || tick::nanos(now.at) < until
+    }
+
+    #[inline(always)]
     fn is_slow(&self, started: Instant, now: Instant) -> bool {
         let slow_call = self.slow_call.load(Ordering::Relaxed);
         slow_call != u64::MAX && nanos(now.saturating_duration_since(started)) > slow_call
-    }
-
-    #[inline]
-    fn nanos(&self, at: Instant) -> u64 {
-        nanos(at.saturating_duration_since(self.origin))
     }
 }
 

@@ -1,5 +1,7 @@
+use std::fmt;
+use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
@@ -10,8 +12,7 @@ use crate::error::Rejected;
 
 pin_project! {
     /// The future of a [`CircuitBreakerService`](super::CircuitBreakerService).
-    #[derive(Debug)]
-    pub struct CircuitBreakerFuture<F, C> {
+    pub struct CircuitBreakerFuture<F: Future, C> {
         #[pin]
         state: State<F, C>,
     }
@@ -19,8 +20,7 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    #[derive(Debug)]
-    enum State<F, C> {
+    enum State<F: Future, C> {
         Running {
             // Before `inner`, so that a cancelled call is counted before what it holds is torn down.
             permit: Option<Permit>,
@@ -28,27 +28,26 @@ pin_project! {
             #[pin]
             inner: F,
         },
-        Refused { rejected: Option<Rejected> },
+        Refused { result: Option<F::Output> },
     }
 }
 
-impl<F, C> CircuitBreakerFuture<F, C> {
-    #[inline]
-    pub(super) fn running(permit: Permit, classify: C, call: impl FnOnce() -> F) -> Self {
+impl<F: Future, C> CircuitBreakerFuture<F, C> {
+    #[inline(always)]
+    pub(super) fn running(permit: Permit, classify: C, inner: F) -> Self {
         Self {
             state: State::Running {
-                inner: call(),
+                inner,
                 permit: Some(permit),
                 classify,
             },
         }
     }
 
-    pub(super) fn refused(rejected: Rejected) -> Self {
+    pub(super) fn refused(result: F::Output) -> Self {
+        let result = Some(result);
         Self {
-            state: State::Refused {
-                rejected: Some(rejected),
-            },
+            state: State::Refused { result },
         }
     }
 }
@@ -61,27 +60,41 @@ where
 {
     type Output = Result<Res, E>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Running {
-                permit: slot,
+                permit,
                 classify,
                 inner,
             } => {
-                // On the stack while the inner future runs: its panic drops the permit, which counts it at once.
-                let permit = slot.take().expect("polled after completion");
-                let Poll::Ready(result) = clock::poll(|| inner.poll(cx)) else {
-                    *slot = Some(permit);
-                    return Poll::Pending;
-                };
+                let panics = Panics(permit);
+                let polled = clock::poll(|| inner.poll(cx));
+                mem::forget(panics);
+                let result = ready!(polled);
+                let permit = permit.take().expect("polled after completion");
                 permit.record_at(clock::end(), classify.classify(result.as_ref()));
                 Poll::Ready(result)
             }
-            StateProj::Refused { rejected } => {
-                let rejected = rejected.take().expect("polled after completion");
-                Poll::Ready(Err(rejected.into()))
+            StateProj::Refused { result } => {
+                Poll::Ready(result.take().expect("polled after completion"))
             }
         }
+    }
+}
+
+/// Held while the inner future runs: its panic drops the permit, which counts it at once.
+struct Panics<'a>(&'a mut Option<Permit>);
+
+impl Drop for Panics<'_> {
+    fn drop(&mut self) {
+        *self.0 = None;
+    }
+}
+
+impl<F: Future, C> fmt::Debug for CircuitBreakerFuture<F, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreakerFuture")
+            .finish_non_exhaustive()
     }
 }

@@ -1,42 +1,26 @@
 use std::fmt;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
-use super::CircuitBreakerLayer;
 use super::flow::{Flow, Given};
-use crate::algo::breaker::{
-    Breaker, Call, Change, Figures, Notice, Refusal, Settings, State, Ticket,
-};
-use crate::algo::lanes::{Share, Spread};
-use crate::classify::{ErrorsFail, Outcome};
+use super::shared::{Inner, Shared};
+use super::{CircuitBreakerLayer, Permit};
+use crate::algo::breaker::{Breaker, Figures, IllegalChange, Refusal, Settings, State, Ticket};
+use crate::algo::lanes::Spread;
+use crate::classify::ErrorsFail;
 use crate::clock;
 use crate::error::{Reason, Rejected};
-use crate::observe::{Event, Observer};
+use crate::observe::Observer;
 use crate::rng::ThreadRng;
 
 /// A circuit breaker: the handle that reads and steers it. Clones share its state.
 #[derive(Clone)]
 pub struct CircuitBreaker {
     shared: Spread<Shared>,
-}
-
-struct Shared {
-    name: Arc<str>,
-    flow: Flow,
-    inner: Mutex<Inner>,
-    /// Told whenever a call may have become possible, or impossible.
-    changed: Notify,
-}
-
-struct Inner {
-    breaker: Breaker,
-    given: Given,
-    observer: Observer,
-    /// Whether a thread is telling the observer; it takes on those that come up meanwhile.
-    telling: bool,
 }
 
 impl CircuitBreaker {
@@ -133,6 +117,17 @@ impl CircuitBreaker {
         self.steer(|breaker, _| breaker.metrics_only());
     }
 
+    /// Takes the step to `state`, for who has it as a value: a page where breakers are steered. To open and to half-open
+    /// as [`open`](Self::open) and [`half_open`](Self::half_open) do.
+    ///
+    /// # Errors
+    ///
+    /// If the step makes no sense: a breaker that lets every call through has nothing to probe, and one that only counts
+    /// is to be neither open nor half-open. Nothing changes then.
+    pub fn set(&self, state: State) -> Result<(), IllegalChange> {
+        self.steer(|breaker, now| breaker.set(state, now, &mut ThreadRng))
+    }
+
     /// Asks for one call, for work that is no service. Dropping the permit counts as a cancelled call.
     ///
     /// # Errors
@@ -142,7 +137,7 @@ impl CircuitBreaker {
         self.try_acquire_at(clock::now())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_acquire_at(&self, now: Instant) -> Result<Permit, Rejected> {
         self.acquire(now).map_err(|refusal| self.rejected(refusal))
     }
@@ -150,7 +145,7 @@ impl CircuitBreaker {
     /// Waits until a call would be admitted. It is not reserved: another caller may come first.
     pub async fn ready(&self) {
         loop {
-            let mut changed = std::pin::pin!(self.shared.changed.notified());
+            let mut changed = std::pin::pin!(self.changes());
             changed.as_mut().enable();
             let Some(refusal) = self.refusal() else {
                 return;
@@ -165,13 +160,18 @@ impl CircuitBreaker {
         }
     }
 
+    /// Of what a call may have become possible by, or impossible.
+    pub(super) fn changes(&self) -> Notified<'_> {
+        self.shared.changed.notified()
+    }
+
     /// Waits until a call may have become possible, or impossible.
     pub(super) async fn changed(self) {
         self.shared.changed.notified().await;
     }
 
     /// As `try_acquire`, but tells nobody of a refusal.
-    #[inline]
+    #[inline(always)]
     pub(super) fn acquire(&self, now: Instant) -> Result<Permit, Refusal> {
         let ticket = match self.shared.flow.epoch() {
             Some(epoch) => Ticket::of(epoch),
@@ -184,6 +184,16 @@ impl CircuitBreaker {
             started: now,
             shared: self.shared.share(),
         })
+    }
+
+    /// Its state as of its last step, and whether it refuses calls for a while yet.
+    pub(super) fn standing(&self, now: Instant) -> (State, bool) {
+        self.shared.lock().breaker.standing(now)
+    }
+
+    /// Whether a call or another handle has it.
+    pub(super) fn is_held(&self) -> bool {
+        self.shared.is_shared()
     }
 
     pub(super) fn refusal(&self) -> Option<Refusal> {
@@ -215,66 +225,15 @@ impl CircuitBreaker {
     }
 
     /// A step by hand. It may make a call possible without a change of state: an open breaker may be told to wait less.
-    fn steer(&self, step: impl FnOnce(&mut Breaker, Instant)) {
-        self.with(step);
+    fn steer<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
+        let result = self.with(step);
         self.shared.changed.notify_waiters();
-    }
-
-    fn with<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
-        let now = clock::now();
-        self.shared.step(now, |breaker| step(breaker, now))
-    }
-}
-
-impl Shared {
-    /// One step of the breaker; what came of it is told once the lock is released.
-    fn step<T>(&self, now: Instant, step: impl FnOnce(&mut Breaker) -> T) -> T {
-        let mut inner = self.lock();
-        let Inner { breaker, given, .. } = &mut *inner;
-        if let Some(epoch) = breaker.flowing() {
-            let more = given.more(&self.flow, epoch);
-            breaker.record_successes(more, now, &mut ThreadRng);
-        }
-        let refused = breaker.refusal(now, &mut ThreadRng).is_some();
-        let result = step(breaker);
-        // The last probe taken, or one given back, makes a difference without a change of state.
-        let differs = refused != breaker.refusal(now, &mut ThreadRng).is_some();
-        let told = breaker.has_notice();
-        self.flow.set(breaker, now);
-        drop(inner);
-        if told || differs {
-            self.changed.notify_waiters();
-        }
-        if told {
-            self.tell();
-        }
         result
     }
 
-    /// Tells the observer of the notices in their order, one thread at a time.
-    fn tell(&self) {
-        loop {
-            let mut inner = self.lock();
-            if inner.telling {
-                return;
-            }
-            let Some(notice) = inner.breaker.next_notice() else {
-                return;
-            };
-            inner.telling = true;
-            let observer = inner.observer.clone();
-            drop(inner);
-            let _telling = Telling(self);
-            let breaker = &*self.name;
-            observer.emit(&match notice {
-                Notice::Tripped(condition) => Event::Tripped { breaker, condition },
-                Notice::Changed(Change { from, to }) => Event::StateChanged { breaker, from, to },
-            });
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn with<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
+        let now = clock::now();
+        self.shared.step(now, |breaker| step(breaker, now))
     }
 }
 
@@ -282,89 +241,6 @@ impl fmt::Debug for CircuitBreaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreaker")
             .field("name", &self.shared.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Held while the observer is told, so that one that panics does not silence the breaker.
-struct Telling<'a>(&'a Shared);
-
-impl Drop for Telling<'_> {
-    fn drop(&mut self) {
-        self.0.lock().telling = false;
-    }
-}
-
-/// The right to make one call. Dropped without a result it counts as the settings say of a
-/// [cancelled](Settings::cancelled) call, and as a failure if the thread is panicking.
-#[must_use = "a permit that is dropped counts as a cancelled call"]
-pub struct Permit {
-    /// Taken once it is accounted for.
-    ticket: Option<Ticket>,
-    started: Instant,
-    shared: Share<Shared>,
-}
-
-impl Permit {
-    /// Counts how the call went; it began when the permit was given.
-    pub fn record(self, outcome: Outcome) {
-        self.record_at(clock::now(), outcome);
-    }
-
-    #[inline]
-    pub(super) fn record_at(mut self, now: Instant, outcome: Outcome) {
-        let Some(ticket) = self.ticket.take() else {
-            return;
-        };
-        let counted = outcome == Outcome::Success
-            && self.shared.flow.succeed(ticket.epoch(), self.started, now);
-        if !counted {
-            self.finish(ticket, now, Some(outcome));
-        }
-    }
-
-    /// Gives it back unused: nothing is counted.
-    pub fn release(self) {
-        self.record(Outcome::Ignored);
-    }
-
-    fn dropped(&self, ticket: Ticket) {
-        let panicked = std::thread::panicking().then_some(Outcome::Failure);
-        self.finish(ticket, clock::now(), panicked);
-    }
-
-    /// No outcome: the call was cancelled.
-    fn finish(&self, ticket: Ticket, now: Instant, outcome: Option<Outcome>) {
-        let elapsed = now.saturating_duration_since(self.started);
-        self.shared.step(now, |breaker| {
-            let call = match outcome {
-                Some(Outcome::Success) => Call::succeeded(elapsed),
-                Some(Outcome::Failure) => Call::failed(elapsed),
-                Some(Outcome::Overload(retry_after)) => Call {
-                    retry_after,
-                    ..Call::failed(elapsed)
-                },
-                Some(Outcome::Ignored) => return breaker.release(ticket, now, &mut ThreadRng),
-                None => return breaker.cancel(ticket, elapsed, now, &mut ThreadRng),
-            };
-            breaker.record(ticket, call, now, &mut ThreadRng);
-        });
-    }
-}
-
-impl Drop for Permit {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.dropped(ticket);
-        }
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit")
-            .field("breaker", &self.shared.name)
             .finish_non_exhaustive()
     }
 }

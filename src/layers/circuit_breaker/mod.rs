@@ -31,16 +31,41 @@
 //! assert_eq!(breaker.state(), State::Open);
 //! # }
 //! ```
+//!
+//! [`CircuitBreakers`] has one breaker for each key: for each host, tenant or route.
+//!
+//! ```
+//! use buttress::algo::breaker::{Settings, State};
+//! use buttress::layers::circuit_breaker::CircuitBreakers;
+//! use buttress::Outcome;
+//!
+//! let hosts = CircuitBreakers::new("hosts", Settings::default().consecutive_failures(1), 1000);
+//! hosts.try_acquire("a").unwrap().record(Outcome::Failure);
+//! assert_eq!(hosts.find(&"a").unwrap().state(), State::Open);
+//! assert!(hosts.try_acquire("b").is_ok());
+//! ```
 
+mod family;
+mod family_layer;
+mod family_service;
 mod flow;
 mod future;
 mod handle;
 mod layer;
+mod member;
+mod permit;
 mod service;
+mod shared;
+mod timer;
+mod unready;
 
+pub use family::CircuitBreakers;
+pub use family_layer::CircuitBreakersLayer;
+pub use family_service::CircuitBreakersService;
 pub use future::CircuitBreakerFuture;
-pub use handle::{CircuitBreaker, Permit};
+pub use handle::CircuitBreaker;
 pub use layer::CircuitBreakerLayer;
+pub use permit::Permit;
 pub use service::CircuitBreakerService;
 
 mod sync {

@@ -6,6 +6,7 @@ use loom::thread;
 
 use self::flow::{Flow, Given};
 use crate::algo::breaker::{Breaker, Settings};
+use crate::algo::tick::Moment;
 use crate::clock;
 use crate::model::{check, take_lane};
 
@@ -30,7 +31,7 @@ fn no_success_is_lost_beside_a_step_and_none_is_counted_twice() {
             let flow = Arc::clone(&flow);
             thread::spawn(move || {
                 take_lane(lane);
-                assert!(flow.succeed(epoch, now, now));
+                assert!(flow.succeed(epoch, now, Moment::of(now)));
             })
         });
         let mut given = Given::new();
@@ -51,12 +52,12 @@ fn a_success_of_an_earlier_state_is_dropped_and_does_not_hide_a_later_one() {
         let (earlier, mut given) = (flow.epoch().unwrap(), Given::new());
         let late = {
             let flow = Arc::clone(&flow);
-            thread::spawn(move || flow.succeed(earlier, now, now))
+            thread::spawn(move || flow.succeed(earlier, now, Moment::of(now)))
         };
         breaker.close();
         flow.set(&breaker, now);
         let epoch = flow.epoch().unwrap();
-        assert!(flow.succeed(epoch, now, now));
+        assert!(flow.succeed(epoch, now, Moment::of(now)));
         assert_eq!(given.more(&flow, epoch), 1);
         late.join().unwrap();
         assert_eq!(given.more(&flow, epoch), 0);

@@ -4,8 +4,8 @@ use std::task::{Context, Poll};
 
 use tower::Service;
 
-use super::{CircuitBreaker, CircuitBreakerFuture};
-use crate::classify::{Classify, Outcome};
+use super::{CircuitBreaker, CircuitBreakerFuture, unready};
+use crate::classify::Classify;
 use crate::clock;
 use crate::error::Rejected;
 
@@ -32,7 +32,7 @@ enum Readiness {
 }
 
 impl<S, C> CircuitBreakerService<S, C> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(inner: S, breaker: CircuitBreaker, classify: C) -> Self {
         Self {
             inner,
@@ -60,16 +60,6 @@ impl<S, C> CircuitBreakerService<S, C> {
             self.readiness = Readiness::Waiting(Box::pin(self.breaker.clone().changed()));
         }
     }
-
-    /// Counts an error of readiness like a call, unless a call would be refused now.
-    fn count_unready(&self, outcome: Outcome) {
-        if self.breaker.refusal().is_some() {
-            return;
-        }
-        if let Ok(permit) = self.breaker.acquire(clock::now()) {
-            permit.record(outcome);
-        }
-    }
 }
 
 impl<S, C, Req> Service<Req> for CircuitBreakerService<S, C>
@@ -84,29 +74,29 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        let polled = self.inner.poll_ready(cx);
+        let polled = unready::poll(&self.breaker, || self.inner.poll_ready(cx));
         if polled.is_pending() {
             return self.poll_refusing(cx).map(Ok);
         }
         self.readiness = Readiness::Inner;
         if let Poll::Ready(Err(error)) = &polled {
-            self.count_unready(self.classify.classify(Err(error)));
+            unready::count(&self.breaker, self.classify.classify(Err(error)));
         }
         polled
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Readiness::Refusing = std::mem::take(&mut self.readiness) {
-            return CircuitBreakerFuture::refused(self.breaker.refuse());
+            return CircuitBreakerFuture::refused(Err(self.breaker.refuse().into()));
         }
         let begun = clock::begin();
         match self.breaker.try_acquire_at(begun.at) {
             Ok(permit) => {
                 let classify = self.classify.clone();
-                CircuitBreakerFuture::running(permit, classify, || self.inner.call(request))
+                CircuitBreakerFuture::running(permit, classify, self.inner.call(request))
             }
-            Err(rejected) => CircuitBreakerFuture::refused(rejected),
+            Err(rejected) => CircuitBreakerFuture::refused(Err(rejected.into())),
         }
     }
 }

@@ -32,6 +32,12 @@ pub trait Batch {
     /// What the inner service answers.
     type Answer;
 
+    /// In which batch `request` may be: only those of one shard are ever sent together. By tenant, for example, or by the
+    /// part of the peer that knows the answer. By default all are of one shard.
+    fn shard(&self, _request: &Self::Request) -> u64 {
+        0
+    }
+
     /// One request for all of `requests`, which are in the order in which their callers came and may be alike.
     fn merge(&self, requests: &[Self::Request]) -> Self::Merged;
 

@@ -155,7 +155,7 @@ where
             open: self.open.clone(),
             inner: self.inner.clone(),
             layer: Arc::clone(&self.layer),
-            requests: None,
+            joined: None,
         };
         CoalesceFuture::new(group, request)
     }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tower::Service;
@@ -15,13 +15,13 @@ pub struct SameBatch<S: Service<B::Merged, Response = B::Answer>, B: Batch, X> {
     pub(super) open: Open<S, B>,
     pub(super) inner: S,
     pub(super) layer: Arc<BatchLayer<B, X>>,
-    /// Those of its batch, once it has joined one.
-    pub(super) requests: Option<Requests<B::Request>>,
+    /// Its shard, and those of its batch, once it has joined one.
+    pub(super) joined: Option<(u64, Requests<B::Request>)>,
 }
 
-/// The batch that was begun last. Locked before its requests, and they before its flight.
+/// Of each shard the batch that was begun last. Locked before its requests, and they before its flight.
 pub(super) struct Open<S: Service<B::Merged, Response = B::Answer>, B: Batch>(
-    Arc<Mutex<Option<Gathering<S, B>>>>,
+    Arc<Mutex<HashMap<u64, Gathering<S, B>>>>,
 );
 
 pub(super) struct Gathering<S: Service<B::Merged, Response = B::Answer>, B: Batch> {
@@ -30,7 +30,7 @@ pub(super) struct Gathering<S: Service<B::Merged, Response = B::Answer>, B: Batc
 }
 
 impl<S: Service<B::Merged, Response = B::Answer>, B: Batch> Open<S, B> {
-    fn lock(&self) -> MutexGuard<'_, Option<Gathering<S, B>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Gathering<S, B>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -59,16 +59,17 @@ where
     type Error = S::Error;
 
     fn join(&mut self, request: B::Request) -> Seat<Self::Call> {
+        let shard = self.layer.batch.shard(&request);
         let mut open = self.open.lock();
         let size = self.layer.size;
-        let requests = match &*open {
+        let requests = match open.get(&shard) {
             Some(Gathering { flight, requests }) => {
                 let mut gathered = requests.lock();
                 let seat = (!gathered.closed).then(|| flight.join()).flatten();
                 if let Some(seat) = seat {
                     let waker = gathered.add(seat.number(), request, size);
                     drop(gathered);
-                    self.requests = Some(requests.clone());
+                    self.joined = Some((shard, requests.clone()));
                     drop(open);
                     if let Some(waker) = waker {
                         waker.wake();
@@ -86,11 +87,9 @@ where
             clock::after(clock::now(), self.layer.window),
         ));
         requests.lock().add(seat.number(), request, size);
-        self.requests = Some(requests.clone());
-        let before = open.replace(Gathering {
-            flight: Arc::clone(seat.flight()),
-            requests,
-        });
+        self.joined = Some((shard, requests.clone()));
+        let flight = Arc::clone(seat.flight());
+        let before = open.insert(shard, Gathering { flight, requests });
         drop(open);
         drop(before);
         seat
@@ -112,19 +111,23 @@ where
 
     fn leave(&self, seat: Seat<Self::Call>) {
         // Before the seat, whose heir may send the batch at once.
-        if let Some(requests) = &self.requests {
-            let request = requests.lock().by_seat.remove(&seat.number());
-            drop(request);
-        }
+        let Some((shard, requests)) = &self.joined else {
+            return;
+        };
+        let request = requests.lock().by_seat.remove(&seat.number());
+        drop(request);
         let flight = Arc::clone(seat.flight());
         drop(seat);
         if flight.is_under_way() {
             return;
         }
         let mut open = self.open.lock();
-        let ended = open.take_if(|last| Arc::ptr_eq(&last.flight, &flight));
-        drop(open);
-        drop(ended);
+        let last = open.get(shard);
+        if last.is_some_and(|last| Arc::ptr_eq(&last.flight, &flight)) {
+            let ended = open.remove(shard);
+            drop(open);
+            drop(ended);
+        }
     }
 
     fn voice(&self) -> &Voice {

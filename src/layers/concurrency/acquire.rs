@@ -9,33 +9,26 @@ use crate::slots::Wait;
 
 pin_project! {
     /// The wait for a [`Permit`]. Dropped, it leaves the queue.
-    #[project = AcquireProj]
     #[derive(Debug)]
-    pub(super) enum Acquire {
-        Waiting {
-            #[pin]
-            wait: Wait,
-            limit: ConcurrencyLimit,
-        },
-        Granted { permit: Option<Permit> },
+    pub(super) struct Acquire {
+        #[pin]
+        pub(super) wait: Option<Wait>,
+        pub(super) limit: ConcurrencyLimit,
     }
 }
 
 impl Future for Acquire {
     type Output = Result<Permit, Rejected>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (result, limit) = match self.as_mut().project() {
-            AcquireProj::Waiting { wait, limit } => (ready!(wait.poll(cx)), limit.clone()),
-            AcquireProj::Granted { permit } => {
-                return Poll::Ready(Ok(permit.take().expect("polled after completion")));
-            }
-        };
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let wait = this.wait.as_mut().as_pin_mut();
+        let result = ready!(wait.expect("polled after completion").poll(cx));
         // The place is left before anybody is told.
-        self.set(Self::Granted { permit: None });
+        this.wait.set(None);
         Poll::Ready(match result {
-            Ok(slot) => Ok(Permit::new(slot, limit)),
-            Err(reason) => Err(limit.refused(reason)),
+            Ok(slot) => Ok(Permit::new(slot, this.limit.clone())),
+            Err(reason) => Err(this.limit.refused(reason)),
         })
     }
 }

@@ -13,30 +13,20 @@ use crate::error::Rejected;
 pin_project! {
     /// The future of a [`ConcurrencyService`](super::ConcurrencyService).
     #[derive(Debug)]
-    pub struct ConcurrencyFuture<S, Req, F, C> {
+    pub struct ConcurrencyFuture<S, Req, F, E, C> {
         #[pin]
-        call: Admitted<Acquire, Permit, S, Req, F>,
-        classify: Option<C>,
+        call: Admitted<Acquire, Permit, S, Req, F, E>,
+        classify: C,
     }
 }
 
-impl<S, Req, F, C> ConcurrencyFuture<S, Req, F, C> {
-    pub(super) fn new(acquire: Acquire, inner: S, request: Req, classify: C) -> Self {
-        Self {
-            call: Admitted::new(acquire, inner, request),
-            classify: Some(classify),
-        }
-    }
-
-    pub(super) fn refused(rejected: Rejected) -> Self {
-        Self {
-            call: Admitted::refused(rejected),
-            classify: None,
-        }
+impl<S, Req, F, E, C> ConcurrencyFuture<S, Req, F, E, C> {
+    pub(super) fn new(call: Admitted<Acquire, Permit, S, Req, F, E>, classify: C) -> Self {
+        Self { call, classify }
     }
 }
 
-impl<S, Req, C> Future for ConcurrencyFuture<S, Req, S::Future, C>
+impl<S, Req, C> Future for ConcurrencyFuture<S, Req, S::Future, S::Error, C>
 where
     S: Service<Req>,
     S::Error: From<Rejected>,
@@ -47,8 +37,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (result, permit) = ready!(this.call.poll(cx));
-        if let (Some(permit), Some(classify)) = (permit, this.classify) {
-            permit.record(classify.classify(result.as_ref()));
+        if let Some(permit) = permit {
+            permit.record(this.classify.classify(result.as_ref()));
         }
         Poll::Ready(result)
     }

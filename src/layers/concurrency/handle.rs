@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::acquire::Acquire;
 use super::{AllEqual, ConcurrencyLayer, Permit, Priority};
+use crate::admitted::Entry;
 use crate::algo::Rng;
 use crate::algo::limit::{Average, Limit, PerEvent, Sample, rejection_rate};
 use crate::classify::{ErrorsFail, Outcome};
@@ -80,8 +81,8 @@ impl ConcurrencyLimit {
     ///
     /// All that come may wait while fewer than `from` times the limit do, none when `to` times the limit do, and in
     /// between a growing share is refused. Those of a higher [`Priority`] stand in front, and one that comes to a full
-    /// queue takes the place of the last of a lower one; equals are served in the order in which they came. 2 and 3
-    /// take up a burst.
+    /// queue takes the place of the last of a lower one; equals are served in the order in which they came, or
+    /// [caller by caller](ConcurrencyLayer::fair_by). 2 and 3 take up a burst.
     ///
     /// # Panics
     ///
@@ -147,26 +148,28 @@ impl ConcurrencyLimit {
     }
 
     /// A slot, or the wait for one.
-    pub(super) fn admit(&self, priority: Priority) -> Result<Acquire, Rejected> {
+    pub(super) fn admit(
+        &self,
+        priority: Priority,
+        caller: Option<u64>,
+    ) -> Result<Entry<Permit, Acquire>, Rejected> {
         let Some(queue) = self.settings.queue else {
-            return Ok(Acquire::Granted {
-                permit: Some(self.try_acquire(priority)?),
-            });
+            return self.try_acquire(priority).map(Entry::Now);
         };
         let longest = queue.times(queue.to, self.slots.limit());
         let full = Reason::QueueFull { limit: longest };
-        let admission = self.slots.take_or_queue(priority as u8, full, |waiting| {
+        let turns_away = |waiting| {
             let threshold = queue.times(queue.from, self.slots.limit());
             ThreadRng.unit() < rejection_rate(waiting, threshold, longest)
-        });
+        };
+        let level = priority as u8;
+        let admission = self.slots.take_or_queue(level, caller, full, turns_away);
         match admission {
-            Admission::Permit(slot) => Ok(Acquire::Granted {
-                permit: Some(Permit::new(slot, self.clone())),
-            }),
-            Admission::Place(place) => Ok(Acquire::Waiting {
-                wait: Wait::new(place, queue.max_wait),
+            Admission::Permit(slot) => Ok(Entry::Now(Permit::new(slot, self.clone()))),
+            Admission::Place(place) => Ok(Entry::Later(Acquire {
+                wait: Some(Wait::new(place, queue.max_wait)),
                 limit: self.clone(),
-            }),
+            })),
             Admission::QueueFull => Err(self.refused(full)),
         }
     }

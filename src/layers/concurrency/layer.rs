@@ -1,6 +1,6 @@
 use tower::Layer;
 
-use super::{AllEqual, ConcurrencyLimit, ConcurrencyService};
+use super::{AllEqual, ConcurrencyLimit, ConcurrencyService, Fair};
 use crate::classify::ErrorsFail;
 
 /// Puts calls behind a [`ConcurrencyLimit`]; made by [`ConcurrencyLimit::layer`].
@@ -28,6 +28,18 @@ impl<P, C> ConcurrencyLayer<P, C> {
         ConcurrencyLayer {
             limit: self.limit,
             priority,
+            classify: self.classify,
+        }
+    }
+
+    /// Says whose each request is. Those of equal priority that wait are served caller by caller, in rounds, and the
+    /// caller with most waiting is the first to lose one: so nobody gets more by asking for more. Without a
+    /// [queue](ConcurrencyLimit::queue) it has no effect. Default: first come, first served.
+    #[must_use]
+    pub fn fair_by<F>(self, caller: F) -> ConcurrencyLayer<Fair<P, F>, C> {
+        ConcurrencyLayer {
+            limit: self.limit,
+            priority: Fair::new(self.priority, caller),
             classify: self.classify,
         }
     }

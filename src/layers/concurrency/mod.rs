@@ -53,5 +53,5 @@ pub use future::ConcurrencyFuture;
 pub use handle::{ConcurrencyLimit, Figures};
 pub use layer::ConcurrencyLayer;
 pub use permit::Permit;
-pub use priority::{AllEqual, Prioritise, Priority};
+pub use priority::{AllEqual, Fair, Prioritise, Priority, UnknownPriority};
 pub use service::ConcurrencyService;

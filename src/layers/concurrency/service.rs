@@ -3,6 +3,7 @@ use std::task::{Context, Poll};
 use tower::Service;
 
 use super::{ConcurrencyFuture, ConcurrencyLimit, Prioritise};
+use crate::admitted::Admitted;
 use crate::classify::Classify;
 use crate::error::Rejected;
 
@@ -24,7 +25,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ConcurrencyFuture<S, Req, S::Future, C>;
+    type Future = ConcurrencyFuture<S, Req, S::Future, S::Error, C>;
 
     /// Always ready. The inner service is asked once a call has its slot, so that a call that waits, or a clone that
     /// idles, holds nothing.
@@ -33,12 +34,9 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.limit.admit(self.priority.priority(&request)) {
-            Ok(acquire) => {
-                let inner = self.inner.clone();
-                ConcurrencyFuture::new(acquire, inner, request, self.classify.clone())
-            }
-            Err(rejected) => ConcurrencyFuture::refused(rejected),
-        }
+        let priority = self.priority.priority(&request);
+        let entry = self.limit.admit(priority, self.priority.caller(&request));
+        let call = Admitted::new(entry, &mut self.inner, request);
+        ConcurrencyFuture::new(call, self.classify.clone())
     }
 }

@@ -19,7 +19,11 @@ pub trait Answer<Req, Res, E> {
         result.is_err()
     }
 
-    /// Answers in place of `failed`.
+    /// Sees a response that wants no answer, on its way to the caller. Does nothing unless this says otherwise.
+    #[inline]
+    fn passes(&self, _kept: Self::Kept, _response: &Res) {}
+
+    /// Answers in place of `failed`, which may be an error of the service's readiness.
     fn answer(&self, kept: Self::Kept, failed: Result<Res, E>) -> Self::Future;
 }
 
@@ -125,6 +129,11 @@ where
 
     fn applies(&self, result: Result<&Res, &E>) -> bool {
         (self.applies)(result)
+    }
+
+    #[inline]
+    fn passes(&self, kept: A::Kept, response: &Res) {
+        self.answer.passes(kept, response);
     }
 
     fn answer(&self, kept: A::Kept, failed: Result<Res, E>) -> A::Future {

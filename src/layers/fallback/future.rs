@@ -1,12 +1,15 @@
+use std::future::Pending;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{Answer, FallbackLayer};
-use crate::algo::lanes::Share;
-use crate::observe::Event;
+use super::Answer;
+use crate::admitted::{Admitted, Entry};
+use crate::algo::lanes::Along;
+use crate::clock;
+use crate::observe::{Event, Who};
 
 pin_project! {
     /// The future of a [`Fallback`](super::Fallback).
@@ -15,20 +18,30 @@ pin_project! {
         S: Service<Req>,
         A: Answer<Req, S::Response, S::Error>,
     {
-        policy: Share<FallbackLayer<A>>,
+        answer: Along<A>,
+        who: Who,
         #[pin]
-        state: State<S::Future, A::Kept, A::Future>,
+        state: State<Call<S, Req, A::Kept>, A::Future>,
     }
 }
+
+/// What is kept of the request goes through the call like a permit. Nobody waits for it.
+type Call<S, Req, Kept> = Admitted<
+    Pending<Result<Kept, <S as Service<Req>>::Error>>,
+    Kept,
+    S,
+    Req,
+    <S as Service<Req>>::Future,
+    <S as Service<Req>>::Error,
+>;
 
 pin_project! {
     // Calling ─▶ Answering
     #[project = StateProj]
-    enum State<F, K, A> {
+    enum State<C, A> {
         Calling {
             #[pin]
-            call: F,
-            kept: Option<K>,
+            call: C,
         },
         Answering {
             #[pin]
@@ -39,17 +52,22 @@ pin_project! {
 
 impl<S, A, Req> FallbackFuture<S, A, Req>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     A: Answer<Req, S::Response, S::Error>,
 {
-    #[inline]
-    pub(super) fn new(call: S::Future, kept: A::Kept, policy: Share<FallbackLayer<A>>) -> Self {
+    #[inline(always)]
+    pub(super) fn new(
+        inner: &mut S,
+        request: Req,
+        kept: A::Kept,
+        answer: Along<A>,
+        who: Who,
+    ) -> Self {
+        let call = Admitted::new(Ok(Entry::Now(kept)), inner, request);
         Self {
-            policy,
-            state: State::Calling {
-                call,
-                kept: Some(kept),
-            },
+            state: State::Calling { call },
+            answer,
+            who,
         }
     }
 }
@@ -61,29 +79,34 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let answer = match this.state.as_mut().project() {
-                StateProj::Calling { call, kept } => {
-                    let result = ready!(call.poll(cx));
-                    let kept = kept.take().expect("polled after completion");
-                    if !this.policy.answer.applies(result.as_ref()) {
+            match this.state.as_mut().project() {
+                StateProj::Calling { call } => {
+                    let (result, kept) = ready!(clock::poll(|| call.poll(cx)));
+                    let kept = kept.expect("kept for the whole call");
+                    if !this.answer.applies(result.as_ref()) {
+                        if let Ok(response) = &result {
+                            this.answer.passes(kept, response);
+                        }
                         return Poll::Ready(result);
                     }
-                    this.policy.answer.answer(kept, result)
+                    let answer = this.answer.answer(kept, result);
+                    this.state.set(State::Answering { answer });
                 }
                 StateProj::Answering { answer } => {
                     let result = ready!(answer.poll(cx));
-                    if result.is_ok() {
-                        let fallback = &*this.policy.name;
-                        this.policy.observer.emit(&Event::FellBack { fallback });
+                    // What came back as it was is no answer.
+                    let answered = result.is_ok() && !this.answer.applies(result.as_ref());
+                    if let (true, Some(who)) = (answered, this.who.known()) {
+                        let fallback = who.name.as_deref().unwrap_or("fallback");
+                        who.observer.emit(&Event::FellBack { fallback });
                     }
                     return Poll::Ready(result);
                 }
-            };
-            this.state.set(State::Answering { answer });
+            }
         }
     }
 }

@@ -5,14 +5,13 @@ use tower::{Layer, Service};
 
 use super::{Answer, FallbackFuture, FromFn, FromRequest, Other, Value, When};
 use crate::algo::lanes::Spread;
-use crate::observe::Observer;
+use crate::observe::{Observer, Who};
 
 /// Answers in place of failed calls.
 #[derive(Clone, Debug)]
 pub struct FallbackLayer<A> {
-    pub(super) answer: A,
-    pub(super) name: Arc<str>,
-    pub(super) observer: Observer,
+    answer: A,
+    who: Who,
 }
 
 impl<A> FallbackLayer<A> {
@@ -20,8 +19,7 @@ impl<A> FallbackLayer<A> {
     pub fn new(answer: A) -> Self {
         Self {
             answer,
-            name: Arc::from("fallback"),
-            observer: Observer::default(),
+            who: Who::default(),
         }
     }
 
@@ -47,22 +45,21 @@ impl<A> FallbackLayer<A> {
                 answer: self.answer,
                 applies,
             },
-            name: self.name,
-            observer: self.observer,
+            who: self.who,
         }
     }
 
     /// Says whose answers these are, to the observer. The default is `fallback`.
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.name = name.into();
+        self.who.change().name = Some(name.into());
         self
     }
 
     /// Tells `observer` of each answer given in place of a failed call.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
-        self.observer = observer.into();
+        self.who.change().observer = observer.into();
         self
     }
 }
@@ -138,46 +135,49 @@ impl<S, A: Clone> Layer<S> for FallbackLayer<A> {
     fn layer(&self, inner: S) -> Self::Service {
         Fallback {
             inner,
-            policy: Spread::new(self.clone()),
+            answer: Spread::new(self.answer.clone()),
+            who: self.who.clone(),
         }
     }
 }
 
 /// The service of a [`FallbackLayer`].
-///
-/// An error of its readiness goes to the caller as it is: there is no request yet to answer.
 #[derive(Debug)]
 pub struct Fallback<S, A> {
     inner: S,
-    policy: Spread<FallbackLayer<A>>,
+    answer: Spread<A>,
+    who: Who,
 }
 
 impl<S: Clone, A> Clone for Fallback<S, A> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            policy: self.policy.clone(),
+            answer: self.answer.clone(),
+            who: self.who.clone(),
         }
     }
 }
 
 impl<S, A, Req> Service<Req> for Fallback<S, A>
 where
-    S: Service<Req>,
-    A: Answer<Req, S::Response, S::Error>,
+    S: Service<Req> + Clone,
+    A: Answer<Req, S::Response, S::Error> + Clone,
 {
     type Response = S::Response;
     type Error = S::Error;
     type Future = FallbackFuture<S, A, Req>;
 
-    #[inline]
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
+    /// Always ready. Each call asks for the inner service's readiness, so that an error of it has a request to answer.
+    #[inline(always)]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        let kept = self.policy.answer.keep(&request);
-        FallbackFuture::new(self.inner.call(request), kept, self.policy.share())
+        let kept = self.answer.keep(&request);
+        let (answer, who) = (self.answer.along(), self.who.clone());
+        FallbackFuture::new(&mut self.inner, request, kept, answer, who)
     }
 }

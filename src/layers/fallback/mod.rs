@@ -15,13 +15,17 @@
 //! ```
 //!
 //! The answer is a value, a function of the failure, a function of the failure and of something kept from the
-//! request, or another service. Of the request nothing is kept but what is asked for. Several layers make a chain:
-//! the innermost answers first, and what it cannot answer goes to the next.
+//! request, another service, or the [last good answer](LastGood) to the same question. Of the request nothing is kept
+//! but what is asked for. Several layers make a chain: the innermost answers first, and what it cannot answer goes to
+//! the next.
 
 mod answer;
 mod future;
+mod last_good;
 mod layer;
+mod shelves;
 
 pub use answer::{Answer, FromFn, FromRequest, Other, Value, When};
 pub use future::FallbackFuture;
+pub use last_good::LastGood;
 pub use layer::{Fallback, FallbackLayer};

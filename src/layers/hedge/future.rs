@@ -6,7 +6,8 @@ use tower::Service;
 
 use super::CopyRequest;
 use super::delay::Sample;
-use super::plan::{Paid, Plan, Verdict};
+use super::plan::{Plan, Verdict};
+use crate::budget::Paid;
 use crate::classify::Classify;
 use crate::clock::{self, Sleep};
 

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use tower::Layer;
 
+use super::settings::Settings;
 use super::{Cloned, Delay, Hedge, LiveQuantile};
 use crate::budget::RetryBudget;
 use crate::classify::ErrorsFail;
@@ -10,13 +11,9 @@ use crate::observe::Observer;
 /// Sends slow requests again, before they have failed.
 #[derive(Clone, Debug)]
 pub struct HedgeLayer<C = Cloned, K = ErrorsFail> {
-    pub(super) delay: Delay,
-    pub(super) attempts: u32,
     pub(super) copy: C,
     pub(super) classify: K,
-    pub(super) budget: Option<RetryBudget>,
-    pub(super) name: Arc<str>,
-    pub(super) observer: Observer,
+    pub(super) settings: Settings,
 }
 
 impl HedgeLayer {
@@ -24,13 +21,9 @@ impl HedgeLayer {
     /// [`LiveQuantile`]. All services of this layer and of its clones share the quantile.
     pub fn new(delay: impl Into<Delay>) -> Self {
         Self {
-            delay: delay.into(),
-            attempts: ATTEMPTS,
             copy: Cloned,
             classify: ErrorsFail,
-            budget: Some(RetryBudget::new(SHARE, FLOOR)),
-            name: Arc::from("hedge"),
-            observer: Observer::default(),
+            settings: Settings::new(delay.into()),
         }
     }
 }
@@ -46,7 +39,7 @@ impl<C, K> HedgeLayer<C, K> {
     #[track_caller]
     pub fn attempts(mut self, attempts: u32) -> Self {
         assert!(attempts > 0, "a call needs at least one attempt");
-        self.attempts = attempts;
+        self.settings.attempts = attempts;
         self
     }
 
@@ -55,13 +48,9 @@ impl<C, K> HedgeLayer<C, K> {
     #[must_use]
     pub fn copy<C2>(self, copy: C2) -> HedgeLayer<C2, K> {
         HedgeLayer {
-            delay: self.delay,
-            attempts: self.attempts,
             copy,
             classify: self.classify,
-            budget: self.budget,
-            name: self.name,
-            observer: self.observer,
+            settings: self.settings,
         }
     }
 
@@ -70,13 +59,9 @@ impl<C, K> HedgeLayer<C, K> {
     #[must_use]
     pub fn classify<K2>(self, classify: K2) -> HedgeLayer<C, K2> {
         HedgeLayer {
-            delay: self.delay,
-            attempts: self.attempts,
             copy: self.copy,
             classify,
-            budget: self.budget,
-            name: self.name,
-            observer: self.observer,
+            settings: self.settings,
         }
     }
 
@@ -86,21 +71,21 @@ impl<C, K> HedgeLayer<C, K> {
     /// in quiet times, and where everything is slow, more calls make it slower.
     #[must_use]
     pub fn budget(mut self, budget: impl Into<Option<RetryBudget>>) -> Self {
-        self.budget = budget.into();
+        self.settings.account.budget = budget.into();
         self
     }
 
     /// Says whose hedges these are, to the observer. The default is `hedge`.
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.name = name.into();
+        self.settings.account.name = name.into();
         self
     }
 
     /// Tells `observer` of each hedge, and of each that the budget did not allow.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
-        self.observer = observer.into();
+        self.settings.account.observer = observer.into();
         self
     }
 }
@@ -119,7 +104,3 @@ impl<S, C: Clone, K: Clone> Layer<S> for HedgeLayer<C, K> {
         Hedge::new(inner, self.clone())
     }
 }
-
-const ATTEMPTS: u32 = 2;
-const SHARE: f64 = 0.05;
-const FLOOR: u32 = 1;

@@ -36,6 +36,7 @@ mod future;
 mod layer;
 mod plan;
 mod service;
+mod settings;
 
 pub use copy::{Cloned, CopyRequest};
 pub use delay::{Delay, LiveQuantile};

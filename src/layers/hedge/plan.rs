@@ -1,12 +1,13 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tower::Service;
 
 use super::{CopyRequest, HedgeLayer};
-use crate::budget::{RetryBudget, Token, Underway};
+use crate::algo::tick::Moment;
+use crate::budget::{Paid, Underway};
 use crate::classify::{Classify, Outcome};
 use crate::clock::{self, Sleep};
 use crate::deadline::{Deadline, poll_ready_in_time};
@@ -39,9 +40,6 @@ pub(super) enum Verdict {
     Refused,
 }
 
-/// What an attempt took from the budget, if there is one.
-pub(super) type Paid = Option<Token>;
-
 impl<S, Req, C, K> Plan<S, Req, C, K>
 where
     S: Service<Req>,
@@ -54,9 +52,9 @@ where
         request: Option<Req>,
         started: Instant,
     ) -> Self {
-        let underway = policy.budget.as_ref().map(RetryBudget::begin);
+        let underway = policy.settings.account.begin();
         Self {
-            due: clock::after(started, policy.delay.current()),
+            due: clock::after(started, policy.settings.delay.current()),
             policy,
             next: request.map(|request| (inner, request)),
             attempt: 1,
@@ -92,8 +90,9 @@ where
     /// Pays into the budget, once for a call: when its first attempt has ended, unless a layer inside refused it, or when
     /// it is hedged. A peer that never saw it shall not be sent hedges for it.
     pub(super) fn count(&mut self) {
-        if let (false, Some(budget)) = (self.counted, &self.policy.budget) {
-            budget.deposit(clock::now());
+        if !self.counted {
+            let now = Moment::of(clock::now());
+            self.policy.settings.account.deposit(now);
         }
         self.counted = true;
     }
@@ -101,20 +100,8 @@ where
     /// Takes the next attempt out of the budget; `None` if it must not be made.
     pub(super) fn pay(&mut self) -> Option<Paid> {
         self.count();
-        let policy = &*self.policy;
-        let now = clock::now();
-        if Deadline::current().is_some_and(|deadline| deadline.has_passed(now)) {
-            return None;
-        }
-        let Some(budget) = &policy.budget else {
-            return Some(None);
-        };
-        let token = budget.withdraw(now);
-        if token.is_none() {
-            let retry = &*policy.name;
-            policy.observer.emit(&Event::BudgetExhausted { retry });
-        }
-        token.map(Some)
+        let account = &self.policy.settings.account;
+        account.pay(clock::now(), Duration::ZERO)
     }
 
     /// The next attempt, once the inner service is ready; `None` if it failed or the deadline has passed.
@@ -126,7 +113,7 @@ where
         let Some((inner, _)) = &mut self.next else {
             return Poll::Ready(None);
         };
-        let ready = ready!(poll_ready_in_time(inner, timer, cx));
+        let ready = ready!(poll_ready_in_time(inner, Deadline::current(), timer, cx));
         Poll::Ready(if ready { self.attempt() } else { None })
     }
 
@@ -134,18 +121,19 @@ where
         let (mut inner, request) = self.next.take()?;
         let policy = &*self.policy;
         self.attempt += 1;
-        let copy = match self.attempt < policy.attempts {
+        let copy = match self.attempt < policy.settings.attempts {
             true => policy.copy.copy(&request, self.attempt + 1),
             false => None,
         };
-        policy.observer.emit(&Event::Hedging {
-            hedge: &policy.name,
+        let account = &policy.settings.account;
+        account.observer.emit(&Event::Hedging {
+            hedge: &account.name,
             attempt: self.attempt,
         });
         let attempt = inner.call(request);
         if let Some(copy) = copy {
             self.next = Some((inner, copy));
-            self.due = clock::after(clock::now(), policy.delay.current());
+            self.due = clock::after(clock::now(), policy.settings.delay.current());
         }
         Some(attempt)
     }

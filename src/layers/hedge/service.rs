@@ -50,7 +50,7 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let policy = &self.policy;
-        if policy.attempts == 1 {
+        if policy.settings.attempts == 1 {
             return HedgeFuture::new(self.inner.call(request), None, None);
         }
         let now = clock::now();
@@ -59,7 +59,9 @@ where
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let primary = inner.call(request);
-        let sample = copy.as_ref().and_then(|_| policy.delay.measure(now));
+        let sample = copy
+            .as_ref()
+            .and_then(|_| policy.settings.delay.measure(now));
         let plan = Plan::new(Arc::clone(policy), inner, copy, now);
         HedgeFuture::new(primary, Some(plan), sample)
     }

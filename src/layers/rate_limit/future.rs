@@ -4,29 +4,27 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::handle::Acquire;
 use crate::admitted::Admitted;
 use crate::error::Rejected;
 
 pin_project! {
     /// The future of a [`RateLimitService`](super::RateLimitService).
     #[derive(Debug)]
-    pub struct RateLimitFuture<S, Req, F> {
+    pub struct RateLimitFuture<W, S, Req, F, E> {
         #[pin]
-        call: Admitted<Acquire, (), S, Req, F>,
+        call: Admitted<W, (), S, Req, F, E>,
     }
 }
 
-impl<S, Req, F> RateLimitFuture<S, Req, F> {
-    pub(super) fn new(acquire: Acquire, inner: S, request: Req) -> Self {
-        Self {
-            call: Admitted::new(acquire, inner, request),
-        }
+impl<W, S, Req, F, E> RateLimitFuture<W, S, Req, F, E> {
+    pub(super) fn new(call: Admitted<W, (), S, Req, F, E>) -> Self {
+        Self { call }
     }
 }
 
-impl<S, Req> Future for RateLimitFuture<S, Req, S::Future>
+impl<W, S, Req> Future for RateLimitFuture<W, S, Req, S::Future, S::Error>
 where
+    W: Future<Output = Result<(), Rejected>>,
     S: Service<Req>,
     S::Error: From<Rejected>,
 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::layer::{By, Everyone, RateLimitLayer};
+use super::layer::{By, Everyone, Limiter, RateLimitLayer};
 use super::line::{Denied, Line, Place, Turn};
 use super::lines::{Keyed, Lines};
 use crate::algo::gcra::Limit;
@@ -36,7 +36,7 @@ impl RateLimiter {
     }
 
     /// A layer that puts calls behind this limiter. All its layers share the permits.
-    pub fn layer(&self) -> RateLimitLayer<(), Everyone> {
+    pub fn layer(&self) -> RateLimitLayer<Self, Everyone> {
         RateLimitLayer::new(self.clone(), Everyone)
     }
 
@@ -104,7 +104,7 @@ impl<K: Hash + Eq> RateLimiter<K> {
     }
 
     /// A layer that puts each call behind the limit of its key.
-    pub fn layer_by<Req, F>(&self, key: F) -> RateLimitLayer<K, By<F>>
+    pub fn layer_by<Req, F>(&self, key: F) -> RateLimitLayer<Self, By<F>>
     where
         F: Fn(&Req) -> K,
     {
@@ -122,17 +122,21 @@ impl<K: Hash + Eq> RateLimiter<K> {
     /// `CostAboveBurst` where that time never comes.
     pub fn acquire_for(&self, key: K, permits: u32) -> Acquire {
         let state = match self.lines.line(key).ask(permits, self.settings.longest) {
-            Ok(place) => State::Waiting {
-                place: Some(place),
-                permits,
-                timer: None,
-                settings: Arc::clone(&self.settings),
-            },
+            Ok(place) => self.wait_at(place, permits),
             Err(denied) => State::Refused {
                 rejected: Some(self.settings.refused(permits, denied)),
             },
         };
         Acquire { state }
+    }
+
+    fn wait_at(&self, place: Place, permits: u32) -> State {
+        State::Waiting {
+            place: Some(place),
+            permits,
+            timer: None,
+            settings: Arc::clone(&self.settings),
+        }
     }
 
     /// Goes by another limit from now on. What was taken stays taken, permit for permit; who waits is served at the new
@@ -156,6 +160,28 @@ impl<K: Hash + Eq> RateLimiter<K> {
     /// How many keys are remembered; 1 where there is one limit for all.
     pub fn keys(&self) -> usize {
         self.lines.len()
+    }
+}
+
+impl<K: Hash + Eq> Limiter for RateLimiter<K> {
+    type Key = K;
+    type Acquire = Acquire;
+
+    fn acquire_for(&self, key: K, permits: u32) -> Acquire {
+        Self::acquire_for(self, key, permits)
+    }
+
+    fn enter(&self, key: K, permits: u32) -> Result<Option<Acquire>, Rejected> {
+        match self.lines.line(key).ask(permits, self.settings.longest) {
+            Ok(place) if place.has_permits() => {
+                place.spend();
+                Ok(None)
+            }
+            Ok(place) => Ok(Some(Acquire {
+                state: self.wait_at(place, permits),
+            })),
+            Err(denied) => Err(self.settings.refused(permits, denied)),
+        }
     }
 }
 

@@ -2,23 +2,26 @@ use std::fmt;
 
 use tower::Layer;
 
-use super::{RateLimitService, RateLimiter};
+use super::RateLimitService;
+use crate::error::Rejected;
 
-/// Puts calls behind a [`RateLimiter`]; made by [`RateLimiter::layer`] and [`RateLimiter::layer_by`].
-pub struct RateLimitLayer<K, A> {
-    limiter: RateLimiter<K>,
+/// Puts calls behind a [`Limiter`]; made by [`RateLimiter::layer`](super::RateLimiter::layer) and
+/// [`RateLimiter::layer_by`](super::RateLimiter::layer_by).
+#[derive(Clone)]
+pub struct RateLimitLayer<L, A> {
+    limiter: L,
     ask: A,
 }
 
-impl<K, A> RateLimitLayer<K, A> {
-    pub(super) fn new(limiter: RateLimiter<K>, ask: A) -> Self {
+impl<L, A> RateLimitLayer<L, A> {
+    pub(crate) fn new(limiter: L, ask: A) -> Self {
         Self { limiter, ask }
     }
 
     /// Says how many permits a request takes: by its size, or by how much work it is. Default one each; 0 passes
     /// freely.
     #[must_use]
-    pub fn cost<Req, F>(self, cost: F) -> RateLimitLayer<K, Costing<A, F>>
+    pub fn cost<Req, F>(self, cost: F) -> RateLimitLayer<L, Costing<A, F>>
     where
         F: Fn(&Req) -> u32,
     {
@@ -32,25 +35,39 @@ impl<K, A> RateLimitLayer<K, A> {
     }
 }
 
-impl<S, K, A: Clone> Layer<S> for RateLimitLayer<K, A> {
-    type Service = RateLimitService<S, K, A>;
+impl<S, L: Clone, A: Clone> Layer<S> for RateLimitLayer<L, A> {
+    type Service = RateLimitService<S, L, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
         RateLimitService::new(inner, self.limiter.clone(), self.ask.clone())
     }
 }
 
-impl<K, A: Clone> Clone for RateLimitLayer<K, A> {
-    fn clone(&self) -> Self {
-        Self::new(self.limiter.clone(), self.ask.clone())
-    }
-}
-
-impl<K, A> fmt::Debug for RateLimitLayer<K, A> {
+impl<L: fmt::Debug, A> fmt::Debug for RateLimitLayer<L, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimitLayer")
             .field("limiter", &self.limiter)
             .finish_non_exhaustive()
+    }
+}
+
+/// Gives out permits: a [`RateLimiter`](super::RateLimiter), or a limiter that processes share.
+pub trait Limiter {
+    /// What it tells calls apart by.
+    type Key;
+    /// The wait for permits. Dropped before it is done, it gives back what it can.
+    type Acquire: Future<Output = Result<(), Rejected>>;
+
+    /// Asks for `permits` for `key`.
+    fn acquire_for(&self, key: Self::Key, permits: u32) -> Self::Acquire;
+
+    /// Takes `permits` for `key` that are there for a call which begins now; else the wait for them.
+    ///
+    /// # Errors
+    ///
+    /// What a refused call is told.
+    fn enter(&self, key: Self::Key, permits: u32) -> Result<Option<Self::Acquire>, Rejected> {
+        Ok(Some(self.acquire_for(key, permits)))
     }
 }
 
@@ -68,7 +85,7 @@ pub trait Ask<Req> {
     }
 }
 
-/// The same limit for all; see [`RateLimiter::layer`].
+/// The same limit for all; see [`RateLimiter::layer`](super::RateLimiter::layer).
 #[derive(Clone, Copy, Debug)]
 pub struct Everyone;
 
@@ -78,9 +95,9 @@ impl<Req> Ask<Req> for Everyone {
     fn key(&self, _: &Req) {}
 }
 
-/// A limit for each key; see [`RateLimiter::layer_by`].
+/// A limit for each key; see [`RateLimiter::layer_by`](super::RateLimiter::layer_by).
 #[derive(Clone, Copy, Debug)]
-pub struct By<F>(pub(super) F);
+pub struct By<F>(pub(crate) F);
 
 impl<F, Req, K> Ask<Req> for By<F>
 where

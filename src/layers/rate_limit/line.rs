@@ -228,6 +228,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Whether the permits are there already.
+    pub(super) fn has_permits(&self) -> bool {
+        self.id.is_none()
+    }
+
     /// Whether the permits may be used. If not, the context is woken when they may, or when that changes, if the timer
     /// is not: it says until when to wait.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Result<Turn, Denied> {

@@ -35,5 +35,5 @@ mod service;
 
 pub use future::RateLimitFuture;
 pub use handle::{Acquire, RateLimiter};
-pub use layer::{Ask, By, Costing, Everyone, RateLimitLayer};
+pub use layer::{Ask, By, Costing, Everyone, Limiter, RateLimitLayer};
 pub use service::RateLimitService;

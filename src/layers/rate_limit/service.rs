@@ -1,21 +1,22 @@
 use std::fmt;
-use std::hash::Hash;
 use std::task::{Context, Poll};
 
 use tower::Service;
 
-use super::{Ask, RateLimitFuture, RateLimiter};
+use super::{Ask, Limiter, RateLimitFuture};
+use crate::admitted::{Admitted, Entry};
 use crate::error::Rejected;
 
 /// The service of a [`RateLimitLayer`](super::RateLimitLayer).
-pub struct RateLimitService<S, K, A> {
+#[derive(Clone)]
+pub struct RateLimitService<S, L, A> {
     inner: S,
-    limiter: RateLimiter<K>,
+    limiter: L,
     ask: A,
 }
 
-impl<S, K, A> RateLimitService<S, K, A> {
-    pub(super) fn new(inner: S, limiter: RateLimiter<K>, ask: A) -> Self {
+impl<S, L, A> RateLimitService<S, L, A> {
+    pub(super) fn new(inner: S, limiter: L, ask: A) -> Self {
         Self {
             inner,
             limiter,
@@ -24,16 +25,16 @@ impl<S, K, A> RateLimitService<S, K, A> {
     }
 }
 
-impl<S, K, A, Req> Service<Req> for RateLimitService<S, K, A>
+impl<S, L, A, Req> Service<Req> for RateLimitService<S, L, A>
 where
     S: Service<Req> + Clone,
     S::Error: From<Rejected>,
-    A: Ask<Req, Key = K>,
-    K: Hash + Eq,
+    L: Limiter,
+    A: Ask<Req, Key = L::Key>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = RateLimitFuture<S, Req, S::Future>;
+    type Future = RateLimitFuture<L::Acquire, S, Req, S::Future, S::Error>;
 
     /// Always ready: what the limit is for a call is known from its request alone. Each call asks for the inner
     /// service's readiness once it has its permits, so that one that waits holds nothing further in.
@@ -43,18 +44,13 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let (key, cost) = (self.ask.key(&request), self.ask.cost(&request));
-        let acquire = self.limiter.acquire_for(key, cost);
-        RateLimitFuture::new(acquire, self.inner.clone(), request)
+        let wait = self.limiter.enter(key, cost);
+        let entry = wait.map(|wait| wait.map_or(Entry::Now(()), Entry::Later));
+        RateLimitFuture::new(Admitted::new(entry, &mut self.inner, request))
     }
 }
 
-impl<S: Clone, K, A: Clone> Clone for RateLimitService<S, K, A> {
-    fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.limiter.clone(), self.ask.clone())
-    }
-}
-
-impl<S: fmt::Debug, K, A> fmt::Debug for RateLimitService<S, K, A> {
+impl<S: fmt::Debug, L: fmt::Debug, A> fmt::Debug for RateLimitService<S, L, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimitService")
             .field("limiter", &self.limiter)

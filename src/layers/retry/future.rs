@@ -1,19 +1,12 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::service::Shared;
-use super::{Decision, Rules};
-use crate::algo::backoff::Waits;
-use crate::algo::lanes::Share;
-use crate::budget::{RetryBudget, Token, Underway};
-use crate::clock::{self, Sleep};
-use crate::deadline::{Deadline, poll_ready_in_time};
-use crate::observe::Event;
-use crate::rng::ThreadRng;
+use super::Rules;
+use super::plan::{BoxAgain, CallResult, Plan};
+use crate::clock;
 
 pin_project! {
     /// The future of a [`Retry`](super::Retry).
@@ -23,32 +16,20 @@ pin_project! {
     {
         // `None` if the first attempt is the only one.
         plan: Option<Plan<S, Req, R>>,
-        // In a box, for most calls need none, and the layers around move what is here.
+        // `None` until the first attempt has ended. In a box, for most calls need none, and the layers around move what
+        // is here.
         again: Option<BoxAgain<S, Req>>,
+        // Attempting ─▶ waiting, with a timer in `again` ─▶ readying the inner service ─▶ attempting …
         #[pin]
-        state: State<S::Future>,
-    }
-}
-
-pin_project! {
-    // Attempting ─▶ Waiting ─▶ Readying ─▶ Attempting …
-    #[project = StateProj]
-    enum State<F> {
-        Attempting {
-            #[pin]
-            attempt: F,
-        },
-        Waiting { timer: Pin<Box<Sleep>> },
-        // The timer is the deadline's, registered only once the inner service is pending.
-        Readying { timer: Option<Pin<Box<Sleep>>> },
+        attempt: Option<S::Future>,
     }
 }
 
 impl<S: Service<Req>, Req, R> RetryFuture<S, Req, R> {
-    #[inline]
-    pub(super) fn new(plan: Option<Plan<S, Req, R>>, call: impl FnOnce() -> S::Future) -> Self {
+    #[inline(always)]
+    pub(super) fn new(plan: Option<Plan<S, Req, R>>, attempt: S::Future) -> Self {
         Self {
-            state: State::Attempting { attempt: call() },
+            attempt: Some(attempt),
             plan,
             again: None,
         }
@@ -62,18 +43,20 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.as_mut().project();
-        if let StateProj::Attempting { attempt } = this.state.as_mut().project() {
+        if this.again.is_none() {
+            let attempt = this.attempt.as_mut().as_pin_mut();
+            let attempt = attempt.expect("polled after completion");
             let result = ready!(clock::poll(|| attempt.poll(cx)));
-            let retry = match this.plan {
+            let last = match this.plan {
                 Some(plan) => plan.another(result, this.again),
-                None => Err(result),
+                None => Some(result),
             };
-            match retry {
-                Ok(timer) => this.state.set(State::Waiting { timer }),
-                Err(result) => return Poll::Ready(self.finish(result)),
+            match last {
+                Some(result) => return Poll::Ready(self.finish(result)),
+                None => this.attempt.set(None),
             }
         }
         let result = ready!(self.as_mut().poll_again(cx));
@@ -87,7 +70,7 @@ where
     R: Rules<Req, S::Response, S::Error>,
 {
     /// A finished call holds nothing, however long its future is kept.
-    #[inline]
+    #[inline(always)]
     fn finish(self: Pin<&mut Self>, result: CallResult<S, Req>) -> CallResult<S, Req> {
         let this = self.project();
         *this.plan = None;
@@ -98,201 +81,32 @@ where
     }
 
     /// From the first wait on.
+    #[cold]
     fn poll_again(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult<S, Req>> {
         let mut this = self.project();
         loop {
             let plan = this.plan.as_mut().expect("polled after completion");
-            let next = match this.state.as_mut().project() {
-                StateProj::Attempting { attempt } => {
-                    let result = ready!(clock::poll(|| attempt.poll(cx)));
-                    match plan.another(result, this.again) {
-                        Ok(timer) => State::Waiting { timer },
-                        Err(result) => return Poll::Ready(result),
-                    }
+            if let Some(attempt) = this.attempt.as_mut().as_pin_mut() {
+                let result = ready!(clock::poll(|| attempt.poll(cx)));
+                this.attempt.set(None);
+                if let Some(result) = plan.another(result, this.again) {
+                    return Poll::Ready(result);
                 }
-                StateProj::Waiting { timer } => {
-                    ready!(timer.as_mut().poll(cx));
-                    State::Readying { timer: None }
-                }
-                StateProj::Readying { timer } => {
-                    let again = this.again.as_mut().expect("an attempt has ended");
-                    let Some(request) = ready!(plan.poll_ready(&mut again.inner, timer, cx)) else {
-                        let again = this.again.take().expect("an attempt has ended");
-                        return Poll::Ready(again.kept);
-                    };
-                    if let Some(token) = &mut again.token {
-                        token.spent = true;
-                    }
-                    let attempt = again.inner.call(request);
-                    State::Attempting { attempt }
-                }
+            }
+            let again = this.again.as_mut().expect("an attempt has ended");
+            if let Some(wait) = &mut again.wait {
+                ready!(wait.as_mut().poll(cx));
+                again.wait = None;
+            }
+            let Some(request) = ready!(plan.poll_ready(again, cx)) else {
+                let again = this.again.take().expect("an attempt has ended");
+                return Poll::Ready(again.kept);
             };
-            this.state.set(next);
-        }
-    }
-}
-
-type BoxAgain<S, Req> = Box<Again<S, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>;
-
-type CallResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
-
-/// What a call has that is tried again.
-struct Again<S, Res, E> {
-    inner: S,
-    /// What the peer said last. It is the answer if the next attempt is never made or is refused.
-    kept: Result<Res, E>,
-    /// The attempt's that is coming or under way, spent once that has begun.
-    token: Option<Token>,
-}
-
-impl<S, Res, E> Again<S, Res, E> {
-    /// The peer never saw the attempt: its token goes back into the budget.
-    fn give_up(mut self) -> Result<Res, E> {
-        if let Some(token) = &mut self.token {
-            token.spent = false;
-        }
-        self.kept
-    }
-}
-
-/// What further attempts need.
-pub(super) struct Plan<S, Req, R> {
-    shared: Share<Shared<S, R>>,
-    /// `None` if it was sent itself: no attempt can follow.
-    request: Option<Req>,
-    /// The number of the last attempt, 1 for the first.
-    attempt: u32,
-    waits: Waits,
-    _underway: Option<Underway>,
-}
-
-impl<S, Req, R> Plan<S, Req, R>
-where
-    S: Service<Req> + Clone,
-    R: Rules<Req, S::Response, S::Error>,
-{
-    #[inline]
-    pub(super) fn new(shared: Share<Shared<S, R>>, request: Option<Req>) -> Self {
-        Self {
-            _underway: shared.policy.budget.as_ref().map(RetryBudget::begin),
-            shared,
-            request,
-            attempt: 1,
-            waits: Waits::default(),
-        }
-    }
-
-    /// The wait for another attempt; `result`, or what was kept, if there is none.
-    ///
-    /// A first attempt pays into the budget here and not when it is made: a peer that never saw it, because a layer
-    /// inside refused it, shall not be sent retries for it.
-    #[inline]
-    fn another(
-        &mut self,
-        result: CallResult<S, Req>,
-        again: &mut Option<BoxAgain<S, Req>>,
-    ) -> Result<Pin<Box<Sleep>>, CallResult<S, Req>> {
-        let policy = &self.shared.policy;
-        if matches!(&result, Err(error) if policy.rules.is_refusal(error)) {
-            return Err(match again.take() {
-                Some(again) => again.give_up(),
-                None => result,
-            });
-        }
-        if let Some(again) = again {
-            // Over is over: its place in the budget is free for the next.
-            again.token = None;
-        }
-        if let (1, Some(budget)) = (self.attempt, &policy.budget) {
-            budget.deposit(clock::end());
-        }
-        let Some(request) = &self.request else {
-            return Err(result);
-        };
-        match policy.rules.decide(request, result.as_ref()) {
-            Decision::Done => Err(result),
-            Decision::Retry { after } => match self.wait(after) {
-                Some((wait, token)) => {
-                    self.keep(result, token, again);
-                    Ok(Box::pin(clock::sleep(wait)))
-                }
-                None => Err(result),
-            },
-        }
-    }
-
-    /// Keeps what the next attempt needs.
-    fn keep(
-        &self,
-        kept: CallResult<S, Req>,
-        token: Option<Token>,
-        again: &mut Option<BoxAgain<S, Req>>,
-    ) {
-        if let Some(again) = again {
-            again.kept = kept;
-            again.token = token;
-            return;
-        }
-        *again = Some(Box::new(Again {
-            inner: self.shared.inner(),
-            kept,
-            token,
-        }));
-    }
-
-    /// How long to wait before the next attempt, and what it takes from the budget; `None` if there is none.
-    fn wait(&mut self, after: Option<Duration>) -> Option<(Duration, Option<Token>)> {
-        let policy = &self.shared.policy;
-        if after.is_some_and(|hint| hint > policy.longest_hint) {
-            return None;
-        }
-        let own = policy.backoff.next(&mut self.waits, &mut ThreadRng);
-        let wait = own.max(after.unwrap_or_default());
-        let now = clock::end();
-        if Deadline::current().is_some_and(|deadline| deadline.remaining(now) <= wait) {
-            return None;
-        }
-        // Last, so that no token is taken for an attempt that something else forbids.
-        let token = match &policy.budget {
-            None => None,
-            Some(budget) => {
-                let token = budget.withdraw(now);
-                if token.is_none() {
-                    let retry = &*policy.name;
-                    policy.observer.emit(&Event::BudgetExhausted { retry });
-                    return None;
-                }
-                token
+            if let Some(token) = &mut again.token {
+                token.spent = true;
             }
-        };
-        self.attempt += 1;
-        policy.observer.emit(&Event::Retrying {
-            retry: &policy.name,
-            attempt: self.attempt,
-            wait,
-        });
-        Some((wait, token))
-    }
-
-    /// The request to send, once the inner service is ready; `None` if it failed or the deadline has passed.
-    fn poll_ready(
-        &mut self,
-        inner: &mut S,
-        timer: &mut Option<Pin<Box<Sleep>>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Req>> {
-        let ready = ready!(poll_ready_in_time(inner, timer, cx));
-        Poll::Ready(if ready { self.take_request() } else { None })
-    }
-
-    /// A copy of the request, or itself where this is the last attempt.
-    fn take_request(&mut self) -> Option<Req> {
-        let copy = match &self.request {
-            Some(request) if self.attempt < self.shared.policy.attempts => {
-                self.shared.policy.rules.replay(request, self.attempt)
-            }
-            _ => None,
-        };
-        copy.or_else(|| self.request.take())
+            let attempt = again.inner.call(request);
+            this.attempt.set(Some(attempt));
+        }
     }
 }

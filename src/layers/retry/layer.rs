@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use tower::Layer;
 
+use super::settings::Settings;
 use super::{Retry, RetryErrors};
 use crate::algo::backoff::Backoff;
 use crate::budget::RetryBudget;
@@ -11,13 +12,8 @@ use crate::observe::Observer;
 /// Tries failed calls again.
 #[derive(Clone, Debug)]
 pub struct RetryLayer<R = RetryErrors> {
-    pub(super) attempts: u32,
     pub(super) rules: R,
-    pub(super) backoff: Backoff,
-    pub(super) longest_hint: Duration,
-    pub(super) budget: Option<RetryBudget>,
-    pub(super) name: Arc<str>,
-    pub(super) observer: Observer,
+    pub(super) settings: Settings,
 }
 
 impl RetryLayer {
@@ -33,13 +29,8 @@ impl RetryLayer {
             "attempts(0): a call needs at least one attempt"
         );
         Self {
-            attempts,
             rules: RetryErrors,
-            backoff: Backoff::default(),
-            longest_hint: LONGEST_HINT,
-            budget: Some(RetryBudget::default()),
-            name: Arc::from("retry"),
-            observer: Observer::default(),
+            settings: Settings::new(attempts),
         }
     }
 }
@@ -50,13 +41,8 @@ impl<R> RetryLayer<R> {
     #[must_use]
     pub fn rules<R2>(self, rules: R2) -> RetryLayer<R2> {
         RetryLayer {
-            attempts: self.attempts,
             rules,
-            backoff: self.backoff,
-            longest_hint: self.longest_hint,
-            budget: self.budget,
-            name: self.name,
-            observer: self.observer,
+            settings: self.settings,
         }
     }
 
@@ -64,7 +50,19 @@ impl<R> RetryLayer<R> {
     /// full jitter.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// Begins no attempt once a call has taken so long. The default is no limit but the
+    /// [`Deadline`](crate::Deadline), which rules in any case.
+    ///
+    /// A wait of the backoff is cut to what is left, so that the last attempt begins in time. What the peer asked for is
+    /// not cut: where that is longer, there is no further attempt. An attempt under way is not ended: that is a
+    /// timeout's.
+    #[must_use]
+    pub fn give_up_after(mut self, limit: Duration) -> Self {
+        self.settings.limit = Some(limit);
         self
     }
 
@@ -72,28 +70,46 @@ impl<R> RetryLayer<R> {
     /// caller. The default is 10 s, the longest that the default backoff waits as well.
     #[must_use]
     pub fn longest_hint(mut self, limit: Duration) -> Self {
-        self.longest_hint = limit;
+        self.settings.longest_hint = limit;
+        self
+    }
+
+    /// Comes back later than the peer asked by up to this share of the wait that it named, drawn for each call: all whom
+    /// it sends away are told the same time, and would come back together. The default is 0.2, and 0 is none. No call
+    /// comes back sooner than asked.
+    ///
+    /// # Panics
+    ///
+    /// If `share` is not from 0 to 1.
+    #[must_use]
+    #[track_caller]
+    pub fn hint_spread(mut self, share: f64) -> Self {
+        assert!(
+            (0.0..=1.0).contains(&share),
+            "the spread of a hint must be from 0 to 1, not {share}"
+        );
+        self.settings.hint_spread = share;
         self
     }
 
     /// Takes retries out of this budget instead of the layer's own; with `None` only the attempts bound them.
     #[must_use]
     pub fn budget(mut self, budget: impl Into<Option<RetryBudget>>) -> Self {
-        self.budget = budget.into();
+        self.settings.account.budget = budget.into();
         self
     }
 
     /// Says whose retries these are, to the observer. The default is `retry`.
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.name = name.into();
+        self.settings.account.name = name.into();
         self
     }
 
     /// Tells `observer` of each retry, and of each that the budget did not allow.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
-        self.observer = observer.into();
+        self.settings.account.observer = observer.into();
         self
     }
 }
@@ -112,5 +128,3 @@ impl<S: Clone, R: Clone> Layer<S> for RetryLayer<R> {
         Retry::new(inner, self.clone())
     }
 }
-
-const LONGEST_HINT: Duration = Duration::from_secs(10);

@@ -32,8 +32,10 @@
 
 mod future;
 mod layer;
+mod plan;
 mod rules;
 mod service;
+mod settings;
 
 pub use future::RetryFuture;
 pub use layer::RetryLayer;

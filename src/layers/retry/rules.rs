@@ -23,6 +23,13 @@ pub trait Rules<Req, Res, E> {
     /// Where no further attempt is allowed, no copy is asked for.
     fn replay(&self, request: &Req, attempt: u32) -> Option<Req>;
 
+    /// Writes into `request`, which is sent next, that it is attempt number `attempt`, 1 for the first: into a header, or
+    /// an extension for the layers inside. Of what is tried again it is the copy that is written to, or the request
+    /// itself in the last attempt. The default writes nothing.
+    fn mark(&self, request: &mut Req, attempt: u32) {
+        let _ = (request, attempt);
+    }
+
     /// What to do after an attempt to send `request` ended with `result`. It is not asked about a refusal, nor after
     /// the last attempt.
     fn decide(&self, request: &Req, result: Result<&Res, &E>) -> Decision;
@@ -47,6 +54,11 @@ pub enum Decision {
         /// How long the peer asked to be left alone: `Retry-After`, `grpc-retry-pushback-ms`.
         after: Option<Duration>,
     },
+    /// The call is tried again after exactly so long, whatever the backoff is, if attempts, budget and deadline allow:
+    /// for rules that know what kind of failure takes how long to pass. [`RetryLayer::give_up_after`] cuts it.
+    ///
+    /// [`RetryLayer::give_up_after`]: super::RetryLayer::give_up_after
+    RetryIn(Duration),
 }
 
 /// `true` tries again.

@@ -3,7 +3,8 @@ use std::task::{Context, Poll};
 
 use tower::Service;
 
-use super::future::{Plan, RetryFuture};
+use super::future::RetryFuture;
+use super::plan::Plan;
 use super::{RetryLayer, Rules};
 use crate::algo::lanes::Spread;
 
@@ -23,7 +24,7 @@ pub(super) struct Shared<S, R> {
 }
 
 impl<S: Clone, R> Retry<S, R> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(inner: S, policy: RetryLayer<R>) -> Self {
         let shared = Shared {
             policy,
@@ -66,17 +67,19 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
-    fn call(&mut self, request: Req) -> Self::Future {
+    #[inline(always)]
+    fn call(&mut self, mut request: Req) -> Self::Future {
         let policy = &self.shared.policy;
-        if policy.attempts == 1 {
-            return RetryFuture::new(None, || self.inner.call(request));
+        if policy.settings.attempts == 1 {
+            policy.rules.mark(&mut request, 1);
+            return RetryFuture::new(None, self.inner.call(request));
         }
-        let (first, request) = match policy.rules.replay(&request, 1) {
+        let (mut first, request) = match policy.rules.replay(&request, 1) {
             Some(copy) => (copy, Some(request)),
             None => (request, None),
         };
+        policy.rules.mark(&mut first, 1);
         let plan = Plan::new(self.shared.share(), request);
-        RetryFuture::new(Some(plan), || self.inner.call(first))
+        RetryFuture::new(Some(plan), self.inner.call(first))
     }
 }

@@ -41,7 +41,9 @@
 //! the traffic. `reqwest` takes that name from its URL and has one table of addresses for a whole client, so each
 //! instance gets a client of its own, built by [`Client::tls`].
 
+mod outgoing;
 mod request;
+mod rules;
 mod transport;
 
 use ::reqwest::{Method, Response};
@@ -53,7 +55,9 @@ use crate::error::Error;
 use crate::layers::timeout::TimeoutLayer;
 use crate::observe::Observer;
 use crate::transport::http::HttpRules;
+use crate::transport::http::deadline::SendDeadlineLayer;
 
+use self::outgoing::Outgoing;
 pub use self::request::RequestBuilder;
 pub use self::transport::ReqwestTransport;
 
@@ -96,6 +100,26 @@ impl Client {
     #[must_use]
     pub fn http_rules(self, rules: HttpRules) -> Self {
         self.map(|inner| inner.map_transport(|transport| transport.set_rules(rules)))
+    }
+
+    /// Says in each attempt's headers how long it has, by the settings of `layer`. By default peers are told nothing.
+    /// Where `reqwest` follows a redirect it says the same again.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use buttress::Resolver;
+    /// use buttress::registries::memory::Memory;
+    /// use buttress::transport::http::deadline::SendDeadlineLayer;
+    /// use buttress::transport::reqwest::Client;
+    ///
+    /// let client = Client::new(reqwest::Client::new(), Resolver::new(Memory::new()))
+    ///     .send_deadlines(SendDeadlineLayer::new());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn send_deadlines(self, layer: SendDeadlineLayer) -> Self {
+        self.map(|inner| inner.map_transport(|transport| transport.set_deadlines(layer)))
     }
 
     /// Lets requests to IP addresses and to names that no registry knows out as they are; see
@@ -175,13 +199,14 @@ impl Client {
     /// A refusal, or the error of the last attempt. A status such as 503 is an answer and no error.
     pub async fn execute(&self, request: ::reqwest::Request) -> Result<Response, ClientError> {
         let Some(&limit) = request.timeout() else {
-            return self.inner.send(request).await;
+            return self.inner.send(self.outgoing(request)).await;
         };
         let service = request.url().host_str().unwrap_or_default();
         let limited = TimeoutLayer::new(limit)
             .name(service)
             .observe(self.inner.observer().clone());
-        limited.layer(self.inner.clone()).oneshot(request).await
+        let outgoing = self.outgoing(request);
+        limited.layer(self.inner.clone()).oneshot(outgoing).await
     }
 
     /// What protects the calls to `service`, to be read and steered: its breaker, its bulkhead, its instances.
@@ -192,6 +217,10 @@ impl Client {
     #[track_caller]
     pub fn service(&self, service: &str) -> ServiceHandle {
         self.inner.service(&service.to_ascii_lowercase())
+    }
+
+    fn outgoing(&self, request: ::reqwest::Request) -> Outgoing {
+        self.inner.transport().outgoing(request)
     }
 
     fn map(

@@ -7,14 +7,16 @@ use ::reqwest::header::{HOST, HeaderValue};
 use ::reqwest::{Client, ClientBuilder, Request, Response, Url};
 
 use super::ClientError;
-use crate::classify::Outcome;
+use super::outgoing::Outgoing;
+use crate::classify::{Classify, Outcome};
 use crate::client::Transport;
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::discovery::{BoxFuture, Instance};
 use crate::error::{Error, Reason, Rejected};
-use crate::layers::retry::Decision;
-use crate::transport::http::{self, HttpRules};
+use crate::layers::retry::{Decision, Rules};
+use crate::transport::http::deadline::SendDeadlineLayer;
+use crate::transport::http::{Attempt, HttpRules};
 
 /// Sends `reqwest` requests to instances.
 #[derive(Clone)]
@@ -22,6 +24,7 @@ pub struct ReqwestTransport {
     client: Client,
     rules: Arc<HttpRules>,
     tls: Option<TlsBuilder>,
+    deadlines: Option<SendDeadlineLayer>,
 }
 
 type TlsBuilder = Arc<dyn Fn() -> ClientBuilder + Send + Sync>;
@@ -32,11 +35,16 @@ impl ReqwestTransport {
             client,
             rules: Arc::default(),
             tls: None,
+            deadlines: None,
         }
     }
 
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    pub(super) fn outgoing(&self, request: Request) -> Outgoing {
+        Outgoing::new(request, self.rules.kept_bytes())
     }
 
     pub(super) fn set_rules(&mut self, rules: HttpRules) {
@@ -45,6 +53,27 @@ impl ReqwestTransport {
 
     pub(super) fn set_tls(&mut self, builder: impl Fn() -> ClientBuilder + Send + Sync + 'static) {
         self.tls = Some(Arc::new(builder));
+    }
+
+    pub(super) fn set_deadlines(&mut self, layer: SendDeadlineLayer) {
+        self.deadlines = Some(layer);
+    }
+
+    /// Sends `request`, which says what its attempt has left; its answer's body has until `deadline`.
+    fn send(
+        &self,
+        client: Client,
+        mut request: Request,
+        deadline: Option<Deadline>,
+    ) -> BoxFuture<'static, Result<Response, ClientError>> {
+        if let Some(layer) = &self.deadlines {
+            let attempt = Deadline::current().into_iter().chain(deadline).min();
+            let written = attempt.map_or(Ok(()), |it| layer.write(it, request.headers_mut()));
+            if let Err(rejected) = written {
+                return Box::pin(async { Err(rejected.into()) });
+            }
+        }
+        send(client, request, deadline)
     }
 
     /// Aims `request` at the endpoint, and gives the client to send it with.
@@ -75,14 +104,14 @@ impl ReqwestTransport {
 }
 
 impl Transport for ReqwestTransport {
-    type Request = Request;
+    type Request = Outgoing;
     type Response = Response;
     type Error = ::reqwest::Error;
     type Endpoint = Endpoint;
     type Future = BoxFuture<'static, Result<Response, ClientError>>;
 
-    fn service<'a>(&self, request: &'a Request) -> Result<&'a str, Rejected> {
-        let host = request.url().host_str().unwrap_or_default();
+    fn service<'a>(&self, outgoing: &'a Outgoing) -> Result<&'a str, Rejected> {
+        let host = outgoing.request.url().host_str().unwrap_or_default();
         // An IPv6 address has brackets.
         if host.is_empty() || host.starts_with('[') || host.parse::<IpAddr>().is_ok() {
             return Err(Rejected::new("client", Reason::NoService).named(host));
@@ -90,39 +119,34 @@ impl Transport for ReqwestTransport {
         Ok(host)
     }
 
-    fn replay(&self, request: &Request) -> Option<Request> {
-        request.try_clone()
+    fn replay(&self, outgoing: &Outgoing) -> Option<Outgoing> {
+        outgoing.replay()
     }
 
-    fn decide(&self, request: &Request, result: Result<&Response, &ClientError>) -> Decision {
-        let idempotent = || http::idempotent(request.method(), request.headers());
-        let (again, after) = match result {
-            Ok(response) => (
-                self.rules.is_retried(response.status()) && idempotent(),
-                http::retry_after(response.headers(), clock::wall()),
-            ),
-            // Never sent, so that it is safe whatever it is.
-            Err(Error::Inner(error)) if error.is_connect() => (true, None),
-            Err(Error::Rejected(rejected)) if rejected.reason() == Reason::BadAddress => {
-                (true, None)
-            }
-            Err(Error::Inner(error)) if is_callers(error) => (false, None),
-            Err(_) => (idempotent(), None),
+    fn mark(&self, outgoing: &mut Outgoing, number: u32) {
+        let attempt = Attempt {
+            number,
+            hedge: false,
         };
-        if !again {
-            return Decision::Done;
+        self.rules.announce(attempt, outgoing.request.headers_mut());
+    }
+
+    fn decide(&self, outgoing: &Outgoing, result: Result<&Response, &ClientError>) -> Decision {
+        match result {
+            _ if !outgoing.can_replay() => Decision::Done,
+            // Another instance may have a better one.
+            Err(Error::Rejected(rejected)) if rejected.reason() == Reason::BadAddress => {
+                true.into()
+            }
+            result => Rules::decide(&*self.rules, &outgoing.request, result),
         }
-        Decision::Retry { after }
     }
 
     fn classify(&self, result: Result<&Response, &ClientError>) -> Outcome {
         match result {
-            Ok(response) => {
-                let (status, headers) = (response.status(), response.headers());
-                self.rules.classify(status, headers, clock::wall())
-            }
-            Err(Error::Inner(error)) if is_callers(error) => Outcome::Ignored,
-            Err(_) => Outcome::Failure,
+            // It was this instance that was asked, or should have been.
+            Err(Error::Rejected(_)) => Outcome::Failure,
+            result => Classify::classify(&*self.rules, result),
         }
     }
 
@@ -136,17 +160,18 @@ impl Transport for ReqwestTransport {
     fn call(
         &self,
         endpoint: &Endpoint,
-        mut request: Request,
+        outgoing: Outgoing,
         deadline: Option<Deadline>,
     ) -> Self::Future {
+        let mut request = outgoing.into_request();
         match self.aim(endpoint, &mut request) {
-            Ok(client) => send(client, request, deadline),
+            Ok(client) => self.send(client, request, deadline),
             Err(error) => Box::pin(async { Err(error) }),
         }
     }
 
-    fn call_as_is(&self, request: Request, deadline: Option<Deadline>) -> Self::Future {
-        send(self.client.clone(), request, deadline)
+    fn call_as_is(&self, outgoing: Outgoing, deadline: Option<Deadline>) -> Self::Future {
+        self.send(self.client.clone(), outgoing.into_request(), deadline)
     }
 }
 
@@ -234,11 +259,6 @@ pub(super) fn without_secrets(mut error: ::reqwest::Error) -> ::reqwest::Error {
         let _ = url.set_password(None);
     }
     error
-}
-
-/// Whether the request itself is at fault, rather than the peer.
-fn is_callers(error: &::reqwest::Error) -> bool {
-    error.is_builder() || error.is_redirect()
 }
 
 /// The host as the caller wrote it.

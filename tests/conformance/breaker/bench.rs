@@ -1,7 +1,6 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Instant;
 
 use tokio::sync::oneshot;
 use tower::util::BoxCloneService;
@@ -28,7 +27,8 @@ pub(super) struct Bench {
     timeline: Timeline,
     /// Half-open states since the last closed one.
     attempts: usize,
-    half_open_since: Instant,
+    /// Which breakers are half-open with no probe out, because another one refused it.
+    refused_probe: Vec<bool>,
 }
 
 struct Call {
@@ -53,6 +53,7 @@ impl Bench {
             breakers.insert(0, breaker);
         }
         Self {
+            refused_probe: vec![false; breakers.len()],
             plan,
             breakers,
             service,
@@ -60,30 +61,21 @@ impl Bench {
             log,
             timeline: Timeline::start(),
             attempts: 0,
-            half_open_since: clock::now(),
         }
     }
 
-    /// Lets time pass, and forgets what was told. A timer for the end of the wait is the user's own, for who wants one.
+    /// Lets time pass, and forgets what was told.
     pub(super) async fn reach(&mut self, at_ms: u64) {
         self.log.take();
         let at = self.timeline.at(at_ms);
         if self.plan.auto_half_open {
-            self.probe_by_timer(at).await;
+            tokio::select! {
+                biased;
+                () = self.breakers[0].keep_time() => {}
+                () = clock::until(at) => {}
+            }
         }
         self.timeline.reach(at).await;
-    }
-
-    async fn probe_by_timer(&self, at: Instant) {
-        let breaker = &self.breakers[0];
-        while let Some(wait) = breaker.figures().retry_after {
-            let end = clock::after(clock::now(), wait);
-            if end > at {
-                return;
-            }
-            self.timeline.reach(end).await;
-            breaker.half_open();
-        }
     }
 
     pub(super) async fn act(&mut self, step: &Step) -> Result<(), Miss> {
@@ -95,6 +87,9 @@ impl Bench {
             }
             Op::Failure | Op::SlowFailure | Op::Timeout => {
                 self.end(step, self.plan.outcome_of_error(step)).await?;
+            }
+            Op::Ignore if self.plan.cancel_reopens && before[0] == State::HalfOpen => {
+                self.end(step, Outcome::Failure).await?;
             }
             Op::Ignore => self.end(step, self.plan.unhandled).await?,
             Op::Cancel if self.plan.cancel_reopens && before[0] != State::HalfOpen => {
@@ -113,13 +108,6 @@ impl Bench {
     }
 
     async fn acquire(&mut self, step: &Step, before: &[State]) -> Result<(), Miss> {
-        if let Some(wait) = self.plan.probe_every
-            && before[0] == State::HalfOpen
-            && clock::now() - self.half_open_since >= wait
-        {
-            let why = "another probe beside one that hangs: the limit of half-open ends that";
-            return Err(Miss::Unsupported(why.into()));
-        }
         if self.plan.no_wait {
             self.timeline.reach(clock::now() + TICK).await;
         }
@@ -138,12 +126,10 @@ impl Bench {
                 Expect::Rejected
             }
         };
-        let probing = |(before, after): (&State, State)| {
-            *before != State::HalfOpen && after == State::HalfOpen
-        };
-        if got == Expect::Rejected && before.iter().zip(self.states()).any(probing) {
-            let why = "a probe that another rule refused re-opens: here it is given back";
-            return Err(Miss::Unsupported(why.into()));
+        for (i, state) in self.states().into_iter().enumerate() {
+            let had_no_probe = before[i] != State::HalfOpen || self.refused_probe[i];
+            self.refused_probe[i] =
+                got == Expect::Rejected && state == State::HalfOpen && had_no_probe;
         }
         same("the answer", got, step.expect.unwrap_or(got))
     }
@@ -163,17 +149,21 @@ impl Bench {
     }
 
     fn transition(&self, step: &Step) -> Result<(), Miss> {
-        if step.expect == Some(Expect::Error) {
-            let why = "a transition by hand that is an error: each state can be set from each";
-            return Err(Miss::Unsupported(why.into()));
-        }
+        let mut got = Expect::Ok;
         for breaker in &self.breakers {
-            match step.for_ms {
-                Some(wait) => breaker.open_for((self.plan.wait)(wait)),
-                None => enter(breaker, step.to),
+            match (step.for_ms, step.to) {
+                (Some(wait), _) if breaker.state() != State::MetricsOnly => {
+                    breaker.open_for((self.plan.wait)(wait));
+                }
+                (_, Some(to)) if self.plan.checks_steps => {
+                    if breaker.set(to.state()).is_err() {
+                        got = Expect::Error;
+                    }
+                }
+                (_, to) => enter(breaker, to),
             }
         }
-        Ok(())
+        same("the step by hand", got, step.expect.unwrap_or(got))
     }
 
     /// Sets the length of the next open state, where that is a list.
@@ -181,10 +171,7 @@ impl Bench {
         let (before, now) = (before[0], self.breakers[0].state());
         match now {
             State::Closed => self.attempts = 0,
-            State::HalfOpen if before != State::HalfOpen => {
-                self.attempts += 1;
-                self.half_open_since = clock::now();
-            }
+            State::HalfOpen if before != State::HalfOpen => self.attempts += 1,
             _ => {}
         }
         let sequence = &self.plan.break_sequence;
@@ -199,7 +186,14 @@ impl Bench {
     }
 
     pub(super) fn figures(&self) -> Vec<Figures> {
-        self.breakers.iter().map(CircuitBreaker::figures).collect()
+        let mut figures: Vec<_> = self.breakers.iter().map(CircuitBreaker::figures).collect();
+        // A half-open state without a probe admits the next call, as an open one does whose wait is over.
+        for (figures, refused) in figures.iter_mut().zip(&self.refused_probe) {
+            if *refused && figures.state == State::HalfOpen {
+                figures.state = State::Open;
+            }
+        }
+        figures
     }
 
     fn states(&self) -> Vec<State> {

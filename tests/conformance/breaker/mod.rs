@@ -87,6 +87,17 @@ enum Name {
 }
 
 impl Name {
+    fn state(self) -> State {
+        match self {
+            Self::Closed => State::Closed,
+            Self::Open => State::Open,
+            Self::HalfOpen => State::HalfOpen,
+            Self::ForcedOpen => State::ForcedOpen,
+            Self::Disabled => State::Disabled,
+            Self::MetricsOnly => State::MetricsOnly,
+        }
+    }
+
     fn of(state: State) -> Self {
         match state {
             State::Closed => Self::Closed,

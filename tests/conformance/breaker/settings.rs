@@ -20,14 +20,14 @@ pub(super) struct Plan {
     pub(super) initial_state: Option<Name>,
     /// What becomes of a call that ends outside the set of what is handled.
     pub(super) unhandled: Outcome,
-    /// A call that is given up re-opens a half-open breaker and counts nowhere else.
+    /// A probe that ends otherwise than well re-opens; a call that is given up counts nowhere else.
     pub(super) cancel_reopens: bool,
     /// A timer turns an open breaker half-open.
     pub(super) auto_half_open: bool,
     /// How long it stays open after so many half-open states since it was closed.
     pub(super) break_sequence: Vec<Duration>,
-    /// Another probe is let in where the last one has been out for so long.
-    pub(super) probe_every: Option<Duration>,
+    /// Some steps by hand are errors.
+    pub(super) checks_steps: bool,
     /// The wait of the open state is as short as a wait can be, and has passed when the next call comes.
     pub(super) no_wait: bool,
     /// How long it is open that is opened by hand for so many milliseconds.
@@ -92,7 +92,7 @@ impl From<Settings> for Plan {
             cancel_reopens: false,
             auto_half_open: false,
             break_sequence: Vec::new(),
-            probe_every: None,
+            checks_steps: false,
             no_wait: false,
             wait: Duration::from_millis,
             rate_from_minimum: false,

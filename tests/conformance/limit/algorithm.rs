@@ -2,8 +2,11 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use buttress::algo::limit::{Adaptive, Aggregate, Aimd, Gradient2, Limit, Sample, Vegas, Windowed};
+use buttress::algo::limit::{
+    Adaptive, Aggregate, Aimd, Gradient, Gradient2, Limit, Sample, Vegas, Windowed,
+};
 
+use super::tables::Function;
 use crate::report::Miss;
 
 /// The settings of any of them. What is not given is as the library has it.
@@ -21,9 +24,12 @@ pub(super) struct Config {
     beta: Option<usize>,
     threshold: Option<usize>,
     step: Option<usize>,
-    queue_size: Option<usize>,
+    queue_size: Option<QueueSize>,
     long_window: Option<u32>,
     rtt_tolerance: Option<f64>,
+    /// It falls into no vector.
+    #[serde(rename = "probe_interval", alias = "probe_multiplier")]
+    _probe_interval: Option<i64>,
     window: Option<Window>,
     max_limit_factor: Option<f64>,
     max_limit_factor_decay: Option<f64>,
@@ -39,6 +45,14 @@ pub(super) struct Config {
     _baseline_warm_samples: Option<u32>,
     baseline_window: Option<u32>,
     correlation_window: Option<usize>,
+}
+
+/// A number of calls, or a function of the limit.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum QueueSize {
+    Calls(usize),
+    OfLimit(Function),
 }
 
 #[derive(Deserialize)]
@@ -63,6 +77,7 @@ pub(super) enum Figure {
 pub(super) enum Any {
     Aimd(Aimd),
     Vegas(Vegas),
+    Gradient(Gradient),
     Gradient2(Gradient2),
     Adaptive(Box<Adaptive>),
     Windowed(Box<Windowed<Any>>),
@@ -73,7 +88,8 @@ impl Config {
         let limit = match self.algorithm.as_str() {
             "aimd" => Any::Aimd(self.aimd()),
             "vegas" => Any::Vegas(self.vegas()),
-            "gradient2" => Any::Gradient2(self.gradient2()),
+            "gradient" => Any::Gradient(self.gradient()?),
+            "gradient2" => Any::Gradient2(self.gradient2()?),
             "failsafe_adaptive" => Any::Adaptive(Box::new(self.adaptive())),
             other => {
                 return Err(Miss::Unsupported(format!(
@@ -116,15 +132,36 @@ impl Config {
         limit
     }
 
+    fn gradient(&self) -> Result<Gradient, Miss> {
+        // Its no-load latency is renewed in no vector.
+        let limit = Gradient::new(self.initial_limit).memory(Duration::MAX);
+        let mut limit = limit.within(self.range());
+        set(&mut limit, self.smoothing, Gradient::smoothing);
+        match &self.queue_size {
+            Some(QueueSize::OfLimit(function)) if !function.is_own_queue() => {
+                return Err(function.unsupported());
+            }
+            Some(QueueSize::Calls(calls)) => limit = limit.queue(*calls),
+            _ => {}
+        }
+        set(&mut limit, self.rtt_tolerance, Gradient::tolerance);
+        set(&mut limit, self.backoff_ratio, Gradient::backoff);
+        Ok(limit)
+    }
+
     /// The published one gives drops no say.
-    fn gradient2(&self) -> Gradient2 {
+    fn gradient2(&self) -> Result<Gradient2, Miss> {
         let limit = Gradient2::new(self.initial_limit).backoff(1.0);
         let mut limit = limit.within(self.range());
         set(&mut limit, self.smoothing, Gradient2::smoothing);
-        set(&mut limit, self.queue_size, Gradient2::queue);
+        match &self.queue_size {
+            Some(QueueSize::OfLimit(function)) => return Err(function.unsupported()),
+            Some(QueueSize::Calls(calls)) => limit = limit.queue(*calls),
+            None => {}
+        }
         set(&mut limit, self.long_window, Gradient2::long_window);
         set(&mut limit, self.rtt_tolerance, Gradient2::tolerance);
-        limit
+        Ok(limit)
     }
 
     /// The published one gives drops no say.
@@ -173,6 +210,7 @@ impl Any {
     pub(super) fn estimate(&self) -> Option<f64> {
         match self {
             Self::Vegas(limit) => Some(limit.estimate()),
+            Self::Gradient(limit) => Some(limit.estimate()),
             Self::Gradient2(limit) => Some(limit.estimate()),
             _ => None,
         }
@@ -191,6 +229,7 @@ impl Limit for Any {
         match self {
             Self::Aimd(limit) => limit.on_sample(sample, now),
             Self::Vegas(limit) => limit.on_sample(sample, now),
+            Self::Gradient(limit) => limit.on_sample(sample, now),
             Self::Gradient2(limit) => limit.on_sample(sample, now),
             Self::Adaptive(limit) => limit.on_sample(sample, now),
             Self::Windowed(limit) => limit.on_sample(sample, now),
@@ -201,6 +240,7 @@ impl Limit for Any {
         match self {
             Self::Aimd(limit) => limit.limit(),
             Self::Vegas(limit) => limit.limit(),
+            Self::Gradient(limit) => limit.limit(),
             Self::Gradient2(limit) => limit.limit(),
             Self::Adaptive(limit) => limit.limit(),
             Self::Windowed(limit) => limit.limit(),

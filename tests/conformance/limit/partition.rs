@@ -13,6 +13,18 @@ use crate::report::{Miss, same};
 pub(super) struct Config {
     limit: usize,
     partitions: BTreeMap<String, f64>,
+    /// Whose calls do not ask.
+    #[serde(default)]
+    bypass: Bypass,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+enum Bypass {
+    #[default]
+    Nobody,
+    One(String),
+    Several(Vec<String>),
 }
 
 #[derive(Deserialize)]
@@ -21,6 +33,8 @@ pub(super) struct Step {
     op: Op,
     call: Option<String>,
     partition: Option<String>,
+    #[serde(default)]
+    bypass: bool,
     limit: Option<usize>,
     expect: Option<Became>,
     inflight: Option<usize>,
@@ -50,6 +64,7 @@ enum Became {
 
 /// The whole, and each partition by its name.
 struct Handles {
+    bypass: Bypass,
     whole: Bulkhead,
     partitions: BTreeMap<String, Bulkhead>,
 }
@@ -78,16 +93,21 @@ fn acquire(
     i: usize,
     step: &Step,
     handles: &Handles,
-    calls: &mut BTreeMap<String, Permit>,
+    calls: &mut BTreeMap<String, Option<Permit>>,
 ) -> Result<(), Miss> {
+    let name = step.call.clone().unwrap_or_else(|| format!("step {i}"));
+    if step.bypass || handles.bypass.is(step.partition.as_deref()) {
+        calls.insert(name, None);
+        let expected = step.expect.unwrap_or(Became::Permitted);
+        return same("the call", Became::Permitted, expected);
+    }
     // Whoever is of no partition that is known gets what the others leave.
     let of = step.partition.as_ref();
     let of = of.and_then(|name| handles.partitions.get(name));
     let asked = of.unwrap_or(&handles.whole).acquire().now_or_never();
     let became = match asked {
         Some(Ok(permit)) => {
-            let name = step.call.clone().unwrap_or_else(|| format!("step {i}"));
-            calls.insert(name, permit);
+            calls.insert(name, Some(permit));
             Became::Permitted
         }
         _ => Became::Rejected,
@@ -108,7 +128,13 @@ fn check(step: &Step, handles: &Handles) -> Result<(), Miss> {
 }
 
 impl Handles {
-    fn new(Config { limit, partitions }: Config) -> Result<Self, Miss> {
+    fn new(
+        Config {
+            limit,
+            partitions,
+            bypass,
+        }: Config,
+    ) -> Result<Self, Miss> {
         let names: Vec<_> = partitions.keys().cloned().collect();
         let whole = catch_unwind(|| Bulkhead::new("peer", limit).partitions(partitions))
             .map_err(|_| Miss::Unsupported("shares that a bulkhead refuses".into()))?;
@@ -117,6 +143,7 @@ impl Handles {
             (name, partition)
         });
         Ok(Self {
+            bypass,
             partitions: handles.collect(),
             whole,
         })
@@ -125,5 +152,15 @@ impl Handles {
     fn partition(&self, name: &str) -> Result<&Bulkhead, Miss> {
         let unknown = || Miss::Unsupported(format!("a look at the partition `{name}`"));
         self.partitions.get(name).ok_or_else(unknown)
+    }
+}
+
+impl Bypass {
+    fn is(&self, partition: Option<&str>) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::One(name) => partition == Some(name),
+            Self::Several(names) => names.iter().any(|name| partition == Some(name)),
+        }
     }
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use buttress::algo::limit::{self, Aggregate, Average, SampleWindow};
+use buttress::algo::limit::{self, Aggregate, Average, Median, Minimum, SampleWindow};
 use buttress::algo::throttle::Throttle;
 use buttress::clock;
 
@@ -14,7 +14,9 @@ use crate::report::Miss;
 #[serde(deny_unknown_fields)]
 pub(super) struct Measure {
     measure: String,
+    #[serde(alias = "size")]
     window: Option<u32>,
+    #[serde(alias = "warm_up")]
     warmup: Option<u32>,
 }
 
@@ -22,19 +24,52 @@ pub(super) struct Measure {
 #[serde(deny_unknown_fields, rename_all = "snake_case", tag = "op")]
 pub(super) enum Added {
     Add { value: f64, result: Option<f64> },
+    Reset,
+}
+
+enum Measured {
+    Average(Average),
+    Minimum(Minimum),
+    Median(Median),
+}
+
+impl Measure {
+    fn begin(&self) -> Result<Measured, Miss> {
+        Ok(match (self.measure.as_str(), self.window) {
+            ("exponential_average", Some(window)) => {
+                Measured::Average(Average::new(window, self.warmup.unwrap_or(0)))
+            }
+            // Where each value has all the weight.
+            ("single", _) => Measured::Average(Average::new(1, 0)),
+            ("minimum", None) => Measured::Minimum(Minimum::default()),
+            ("median", Some(window)) => Measured::Median(Median::new(window as usize)),
+            (other, window) => {
+                let why = format!("the measure `{other}` of {window:?}");
+                return Err(Miss::Unsupported(why));
+            }
+        })
+    }
 }
 
 pub(super) fn measure(config: Measure, steps: Vec<Added>) -> Result<(), Miss> {
-    let (Some(window), Some(warmup), "exponential_average") =
-        (config.window, config.warmup, config.measure.as_str())
-    else {
-        let why = format!("the measure `{}`", config.measure);
-        return Err(Miss::Unsupported(why));
-    };
-    let mut average = Average::new(window, warmup);
-    for (i, Added::Add { value, result }) in steps.into_iter().enumerate() {
-        let got = average.add(value);
-        near("the average", Some(got), result).map_err(|miss| miss.at(format_args!("step {i}")))?;
+    let mut measured = config.begin()?;
+    for (i, step) in steps.into_iter().enumerate() {
+        let (value, result) = match step {
+            Added::Add { value, result } => (value, result),
+            Added::Reset => {
+                match &mut measured {
+                    Measured::Minimum(minimum) => minimum.reset(),
+                    begun => *begun = config.begin()?,
+                }
+                continue;
+            }
+        };
+        let got = match &mut measured {
+            Measured::Average(average) => average.add(value),
+            Measured::Minimum(minimum) => minimum.add(value),
+            Measured::Median(median) => median.add(value),
+        };
+        near("the measure", Some(got), result).map_err(|miss| miss.at(format_args!("step {i}")))?;
     }
     Ok(())
 }
@@ -105,7 +140,7 @@ pub(super) fn window_aggregate(config: Window, steps: Vec<OfWindow>) -> Result<(
     Ok(())
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Function {
     function: String,
@@ -118,16 +153,31 @@ pub(super) enum Applied {
     Apply { x: usize, y: f64 },
 }
 
-pub(super) fn function(config: Function, steps: Vec<Applied>) -> Result<(), Miss> {
-    if config.function != "log10" || config.floor.is_some_and(|floor| floor != 1.0) {
-        let why = format!(
-            "`{}` of {:?}: the steps of ours grow by the logarithm",
-            config.function, config.floor
-        );
-        return Err(Miss::Unsupported(why));
+impl Function {
+    /// What it is of `x`. Ours are of one at least; a higher floor is where they are used.
+    fn of(&self, x: usize) -> Option<f64> {
+        let step = match self.function.as_str() {
+            "log10" => limit::log10(x),
+            "sqrt" | "square_root" => limit::sqrt(x),
+            _ => return None,
+        };
+        Some((step as f64).max(self.floor.unwrap_or(1.0)))
     }
+
+    /// Whether it is the queue that a gradient limit has by itself.
+    pub(super) fn is_own_queue(&self) -> bool {
+        (0..1000).all(|x| self.of(x) == Some(limit::sqrt(x).max(4) as f64))
+    }
+
+    pub(super) fn unsupported(&self) -> Miss {
+        Miss::Unsupported(format!("`{}` of {:?}", self.function, self.floor))
+    }
+}
+
+pub(super) fn function(config: Function, steps: Vec<Applied>) -> Result<(), Miss> {
     steps.into_iter().try_for_each(|Applied::Apply { x, y }| {
-        near("the step", Some(limit::log10(x) as f64), Some(y))
+        let got = config.of(x).ok_or_else(|| config.unsupported())?;
+        near("the step", Some(got), Some(y))
     })
 }
 

@@ -14,18 +14,37 @@ pub(super) struct Config {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", tag = "op")]
 pub(super) enum Step {
-    Start,
+    Start {
+        #[serde(flatten)]
+        seen: Seen,
+    },
     /// A first attempt ends.
-    End,
+    #[serde(alias = "end")]
+    Finish {
+        #[serde(flatten)]
+        seen: Seen,
+    },
     Acquire {
         expect: Option<Expect>,
-        rate: Option<f64>,
+        #[serde(flatten)]
+        seen: Seen,
     },
-    Release,
+    Release {
+        #[serde(flatten)]
+        seen: Seen,
+    },
     Set {
         executions: u32,
         inflight: u32,
     },
+}
+
+/// What is to be seen after a step.
+#[derive(Deserialize)]
+pub(super) struct Seen {
+    rate: Option<f64>,
+    executions: Option<u32>,
+    inflight: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -35,8 +54,14 @@ pub(super) enum Expect {
     Rejected,
 }
 
+impl Config {
+    pub(super) fn budget(&self) -> InFlight {
+        InFlight::new(self.max_rate, self.min_concurrency)
+    }
+}
+
 pub(super) fn replay(config: &Config, steps: &[Step]) -> Result<(), Miss> {
-    let budget = InFlight::new(config.max_rate, config.min_concurrency);
+    let budget = config.budget();
     for (i, step) in steps.iter().enumerate() {
         act(step, &budget).map_err(|miss| miss.at(format_args!("step {i}")))?;
     }
@@ -44,26 +69,38 @@ pub(super) fn replay(config: &Config, steps: &[Step]) -> Result<(), Miss> {
 }
 
 fn act(step: &Step, budget: &InFlight) -> Result<(), Miss> {
-    match *step {
-        Step::Start => budget.begin(),
-        Step::End => budget.end(),
-        Step::Release => budget.release(),
-        Step::Set {
-            executions,
-            inflight,
-        } => return set(budget, executions, inflight),
-        Step::Acquire { expect, rate } => {
+    let seen = match step {
+        Step::Start { seen } => {
+            budget.begin();
+            seen
+        }
+        Step::Finish { seen } => {
+            budget.end();
+            seen
+        }
+        Step::Release { seen } => {
+            budget.release();
+            seen
+        }
+        Step::Acquire { expect, seen } => {
             let got = match budget.withdraw() {
                 true => Expect::Permitted,
                 false => Expect::Rejected,
             };
             same("the retry", got, expect.unwrap_or(got))?;
-            let now = f64::from(budget.retries()) / f64::from(budget.calls());
-            let near = rate.is_none_or(|wanted| (now - wanted).abs() < 0.005);
-            return same("whether the rate is the one expected", near, true);
+            seen
         }
-    }
-    Ok(())
+        Step::Set {
+            executions,
+            inflight,
+        } => return set(budget, *executions, *inflight),
+    };
+    let (calls, retries) = (budget.calls(), budget.retries());
+    same("the calls", calls, seen.executions.unwrap_or(calls))?;
+    same("the retries", retries, seen.inflight.unwrap_or(retries))?;
+    let rate = f64::from(retries) / f64::from(calls.max(1));
+    let near = seen.rate.is_none_or(|wanted| (rate - wanted).abs() < 0.005);
+    same("whether the rate is the one expected", near, true)
 }
 
 /// Both counts are reached as they are in a service: retries begin while there are calls that allow them.

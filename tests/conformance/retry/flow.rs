@@ -5,21 +5,20 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use tower::{Layer, ServiceExt, service_fn};
 
-use buttress::layers::retry::Decision;
 use buttress::{BoxError, clock};
 
 use super::config::Config;
 use crate::report::{Miss, same};
 
 /// How a call of the service inside ends.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Ended {
     AtOnce(String),
     After(EndedAfter),
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EndedAfter {
     outcome: String,
@@ -29,9 +28,9 @@ pub(super) struct EndedAfter {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Flow {
-    calls: usize,
-    delays_ms: Vec<f64>,
-    outcome: String,
+    calls: Option<usize>,
+    delays_ms: Option<Vec<f64>>,
+    outcome: Option<String>,
     /// What an error of exhaustion wraps.
     last: Option<String>,
 }
@@ -40,44 +39,53 @@ pub(super) struct Flow {
 type Spans = Arc<Mutex<Vec<(Instant, Instant)>>>;
 
 pub(super) async fn replay(
+    profile: &str,
     config: &Config,
     outcomes: Vec<Ended>,
     expect: &Flow,
 ) -> Result<(), Miss> {
-    let (spans, outcome) = run(config, outcomes).await?;
+    let (spans, outcome) = run(profile, config, outcomes.clone()).await;
     let starts = spans.iter().map(|span| span.0).skip(1);
     let ends = spans.iter().map(|span| span.1);
     let waits: Vec<_> = starts.zip(ends).map(|(start, end)| start - end).collect();
 
-    same("the number of calls", spans.len(), expect.calls)?;
-    same("the number of waits", waits.len(), expect.delays_ms.len())?;
-    for (wait, wanted) in waits.iter().zip(&expect.delays_ms) {
-        near(*wait, *wanted)?;
+    let calls = expect.calls.unwrap_or(spans.len());
+    same("the number of calls", spans.len(), calls)?;
+    if let Some(wanted) = &expect.delays_ms {
+        same("the number of waits", waits.len(), wanted.len())?;
+        for (wait, wanted) in waits.iter().zip(wanted) {
+            near(*wait, *wanted)?;
+        }
     }
     // Who has no attempts left gives what the peer said last, as it is: nothing is wrapped around it.
-    let wanted = match expect.outcome.as_str() {
-        "exceeded" => expect.last.as_ref().unwrap_or(&expect.outcome),
-        _ => &expect.outcome,
+    let last = outcomes.get(calls - 1).map(Ended::outcome);
+    let wanted = match expect.outcome.as_deref() {
+        Some("exceeded") => expect.last.as_deref().or(last),
+        wanted => wanted,
     };
-    same("the outcome", &outcome, wanted)
+    same("the outcome", outcome.as_str(), wanted.unwrap_or(&outcome))
+}
+
+impl Ended {
+    fn outcome(&self) -> &str {
+        match self {
+            Self::AtOnce(outcome) => outcome,
+            Self::After(ended) => &ended.outcome,
+        }
+    }
 }
 
 /// Sends one call through the layer; when the calls inside began and ended, and what the caller got.
 pub(super) async fn run(
+    profile: &str,
     config: &Config,
     outcomes: Vec<Ended>,
-) -> Result<(Vec<(Instant, Instant)>, String), Miss> {
+) -> (Vec<(Instant, Instant)>, String) {
     let spans = Spans::default();
     let rules = {
-        let (config, spans) = (config.clone(), spans.clone());
+        let config = config.clone();
         move |_: &(), result: Result<&String, &BoxError>| {
-            let said = said(result.cloned().map_err(ToString::to_string));
-            match config.retries(&said) {
-                true => Decision::Retry {
-                    after: config.hint(spans.lock().unwrap().len()),
-                },
-                false => Decision::Done,
-            }
+            config.decide(&said(result.cloned().map_err(ToString::to_string)))
         }
     };
     let outcomes = Arc::new(Mutex::new(VecDeque::from(outcomes)));
@@ -90,7 +98,7 @@ pub(super) async fn run(
             let (outcome, millis) = match ended {
                 Some(Ended::AtOnce(outcome)) => (outcome, 0),
                 Some(Ended::After(ended)) => (ended.outcome, ended.duration_ms),
-                None => ("error:no outcome is left".to_owned(), 0),
+                None => ("result:no outcome is left".to_owned(), 0),
             };
             clock::sleep(Duration::from_millis(millis)).await;
             seen.lock().unwrap().push((start, clock::now()));
@@ -100,11 +108,11 @@ pub(super) async fn run(
             }
         }
     });
-    let layer = config.layer()?.rules(rules);
+    let layer = config.layer(profile).rules(rules);
     let result = layer.layer(peer).oneshot(()).await;
     let outcome = said(result.map_err(|error| error.to_string()));
     let spans = spans.lock().unwrap().clone();
-    Ok((spans, outcome))
+    (spans, outcome)
 }
 
 fn said(result: Result<String, String>) -> String {

@@ -1,4 +1,4 @@
-//! `retry/1`: waits drawn from a backoff, and flows through a retry layer.
+//! `retry/1`: waits drawn from a backoff, flows through a retry layer, budgets, and the rules of HTTP.
 
 use std::panic::catch_unwind;
 
@@ -14,6 +14,7 @@ use waits::Wait;
 mod budget;
 mod config;
 mod flow;
+mod http;
 mod waits;
 
 #[derive(Deserialize)]
@@ -32,14 +33,6 @@ enum Case {
         config: budget::Config,
         steps: Vec<budget::Step>,
     },
-    Http {
-        #[serde(rename = "config")]
-        _config: Option<Value>,
-        #[serde(rename = "cases")]
-        _cases: Option<Value>,
-        #[serde(rename = "expect")]
-        _expect: Option<Value>,
-    },
     InvalidConfig {
         #[serde(default)]
         config: Value,
@@ -48,26 +41,40 @@ enum Case {
     },
 }
 
-pub(crate) async fn replay(body: Value) -> Result<(), Miss> {
+pub(crate) async fn replay(profile: &str, body: Value) -> Result<(), Miss> {
+    if body["kind"] == "http" {
+        return http::replay(profile, body);
+    }
     match read(body)? {
-        Case::Backoff { config, expect } => waits::replay(&config, &expect).await,
+        Case::Backoff { config, expect } => waits::replay(profile, &config, &expect).await,
         Case::Flow {
             config,
             outcomes,
             expect,
-        } => flow::replay(&config, outcomes, &expect).await,
+        } => flow::replay(profile, &config, outcomes, &expect).await,
         Case::Budget { config, steps } => budget::replay(&config, &steps),
-        Case::Http { .. } => Err(Miss::Unsupported(
-            "which answers are tried again: the shape of these cases is not described".into(),
-        )),
-        Case::InvalidConfig { config, cases } if cases.is_empty() => is_refused(config),
-        Case::InvalidConfig { cases, .. } => cases.into_iter().try_for_each(is_refused),
+        Case::InvalidConfig { config, cases } if cases.is_empty() => is_refused(profile, config),
+        Case::InvalidConfig { cases, .. } => cases
+            .into_iter()
+            .try_for_each(|config| is_refused(profile, config)),
     }
 }
 
 /// Whether the settings are refused: by their types, or with a panic.
-fn is_refused(config: Value) -> Result<(), Miss> {
+fn is_refused(profile: &str, mut config: Value) -> Result<(), Miss> {
+    if let Some(inner) = config.get_mut("config") {
+        config = inner.take();
+    }
     let written = config.to_string();
+    if config.get("max_rate").is_some() || config.get("min_concurrency").is_some() {
+        let Ok(config) = serde_json::from_value::<budget::Config>(config) else {
+            return Ok(());
+        };
+        return match catch_unwind(|| config.budget()) {
+            Ok(_) => Err(Miss::Failed(format!("{written} is accepted"))),
+            Err(_) => Ok(()),
+        };
+    }
     let config: Config = match serde_json::from_value(config) {
         Err(error) if error.to_string().starts_with("unknown field") => {
             return Err(Miss::Unsupported(error.to_string()));
@@ -75,9 +82,13 @@ fn is_refused(config: Value) -> Result<(), Miss> {
         Err(_) => return Ok(()),
         Ok(config) => config,
     };
-    match catch_unwind(|| config.check()) {
-        Ok(Ok(())) => Err(Miss::Failed(format!("{written} is accepted"))),
-        Ok(Err(miss)) => Err(miss),
-        Err(_) => Ok(()),
+    let accepted = catch_unwind(|| {
+        config.layer(profile);
+        config.settings(profile);
+    });
+    match (accepted, config.is_allowed_here()) {
+        (Err(_), _) => Ok(()),
+        (Ok(()), Some(why)) => Err(Miss::Unsupported(format!("{written}: {why}"))),
+        (Ok(()), None) => Err(Miss::Failed(format!("{written} is accepted"))),
     }
 }

@@ -23,13 +23,15 @@ pub(super) struct Wait {
     max_inclusive_ms: Option<f64>,
     #[serde(default)]
     saturates: bool,
+    /// What the attempt before ended with.
+    outcome: Option<String>,
 }
 
-pub(super) async fn replay(config: &Config, expect: &[Wait]) -> Result<(), Miss> {
-    if config.has_hints() {
-        return replay_hints(config, expect).await;
+pub(super) async fn replay(profile: &str, config: &Config, expect: &[Wait]) -> Result<(), Miss> {
+    if config.is_by_outcome() {
+        return replay_flow(profile, config, expect).await;
     }
-    let backoff = config.backoff()?;
+    let backoff = config.backoff(profile);
     let mut waits = Waits::default();
     let mut last = 0;
     for (i, wanted) in expect.iter().enumerate() {
@@ -46,14 +48,7 @@ pub(super) async fn replay(config: &Config, expect: &[Wait]) -> Result<(), Miss>
                 }
             }
             let wait = backoff.next(&mut waits, &mut Draw(draw));
-            let checked = match check(wanted, wait) {
-                // Where the cap plays no part the order makes no difference.
-                Err(Miss::Failed(_)) if config.cuts_at_cap() => {
-                    let why = "a jitter that the cap cuts: ours shortens what the cap has left";
-                    Err(Miss::Unsupported(why.into()))
-                }
-                checked => checked,
-            };
+            let checked = check(wanted, wait);
             checked.map_err(|miss| miss.at(format_args!("wait {i}, draw {draw}")))?;
         }
         last = wanted.retry;
@@ -62,10 +57,11 @@ pub(super) async fn replay(config: &Config, expect: &[Wait]) -> Result<(), Miss>
 }
 
 /// Waits that the rules name, one by one: they show only in a flow.
-async fn replay_hints(config: &Config, expect: &[Wait]) -> Result<(), Miss> {
+async fn replay_flow(profile: &str, config: &Config, expect: &[Wait]) -> Result<(), Miss> {
     for (i, wanted) in expect.iter().enumerate() {
-        let failures = (0..=wanted.retry).map(|_| Ended::AtOnce("error:e".to_owned()));
-        let (spans, _) = run(config, failures.collect()).await?;
+        let outcome = wanted.outcome.as_deref().unwrap_or("error:e");
+        let failures = (0..=wanted.retry).map(|_| Ended::AtOnce(outcome.to_owned()));
+        let (spans, _) = run(profile, config, failures.collect()).await;
         let retry = wanted.retry as usize;
         let (Some(before), Some(after)) = (spans.get(retry - 1), spans.get(retry)) else {
             return Err(Miss::Failed(format!("no retry {retry}")));

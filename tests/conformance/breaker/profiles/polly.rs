@@ -2,6 +2,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use buttress::Outcome;
+use buttress::algo::breaker::AtLimit;
 
 use super::ms;
 use crate::breaker::Name;
@@ -40,6 +41,10 @@ pub(crate) fn plan(profile: &str, config: Value) -> Result<Plan, Miss> {
             .time_window(ms(config.sampling_ms.unwrap_or(30_000))),
     };
     let old = profile == "polly-v7";
+    let settings = match old {
+        true => settings.half_open_limit(wait).at_limit(AtLimit::ProbeAgain),
+        false => settings,
+    };
     Ok(Plan {
         initial_state: config.initial_state,
         unhandled: match old {
@@ -47,7 +52,6 @@ pub(crate) fn plan(profile: &str, config: Value) -> Result<Plan, Miss> {
             false => Outcome::Success,
         },
         break_sequence: config.break_sequence_ms.into_iter().map(ms).collect(),
-        probe_every: old.then_some(wait),
         ..settings.into()
     })
 }

@@ -3,6 +3,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
+use buttress::algo::breaker::AtLimit;
+
 use super::{after, ms};
 use crate::breaker::Name;
 use crate::breaker::settings::{Plan, plain};
@@ -78,7 +80,7 @@ pub(crate) fn plan(config: Value) -> Result<Plan, Miss> {
     }
     settings = match config.after_max_wait_half_open {
         None | Some(Name::Open) => settings,
-        Some(Name::Closed) => settings.close_at_limit(true),
+        Some(Name::Closed) => settings.at_limit(AtLimit::Close),
         Some(other) => return Err(Miss::Unsupported(format!("{other:?} after the limit"))),
     };
     Ok(Plan {
@@ -88,6 +90,7 @@ pub(crate) fn plan(config: Value) -> Result<Plan, Miss> {
         initial_state: config.initial_state,
         auto_half_open: config.auto_half_open,
         wait: ends,
+        checks_steps: true,
         rate_from_minimum: true,
         ..settings.into()
     })

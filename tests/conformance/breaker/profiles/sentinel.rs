@@ -55,14 +55,17 @@ fn sentinel_rule(rule: SentinelRule) -> Result<Rule, Miss> {
             let ratio = rule.slow_ratio.ok_or_else(|| lacks("slow_ratio"))?;
             settings.slow_calls(longest, above(ratio).min(1.0))
         }
-        Strategy::ErrorRatio => settings.failure_rate(above(threshold?)),
+        Strategy::ErrorRatio => match above(threshold?) {
+            // No rate is above 1.
+            out_of_reach if out_of_reach > 1.0 => settings.minimum_calls(u32::MAX),
+            ratio => settings.failure_rate(ratio),
+        },
         Strategy::ErrorCount => {
             let count = threshold? as u32 + 1;
-            if count < rule.min_calls {
-                let why = "a count of failures that waits for a minimum of calls";
-                return Err(Miss::Unsupported(why.into()));
-            }
-            settings.minimum_calls(u32::MAX).failure_count(count)
+            settings
+                .minimum_calls(u32::MAX)
+                .failure_count(count)
+                .failure_count_calls(rule.min_calls)
         }
     };
     Ok(Rule {

@@ -1,0 +1,203 @@
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tower::Service;
+
+use super::service::Shared;
+use super::{Decision, Rules};
+use crate::algo::backoff::Waits;
+use crate::algo::lanes::Share;
+use crate::budget::{Paid, Underway};
+use crate::clock::{self, Sleep};
+use crate::deadline::{Deadline, poll_ready_in_time};
+use crate::observe::Event;
+use crate::rng::ThreadRng;
+
+pub(super) type BoxAgain<S, Req> =
+    Box<Again<S, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>;
+
+pub(super) type CallResult<S, Req> =
+    Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
+
+/// What a call has that is tried again.
+pub(super) struct Again<S, Res, E> {
+    pub(super) inner: S,
+    /// What the peer said last. It is the answer if the next attempt is never made or is refused.
+    pub(super) kept: Result<Res, E>,
+    /// The attempt's that is coming or under way, spent once that has begun.
+    pub(super) token: Paid,
+    /// What comes before that. `None` once it is over.
+    pub(super) wait: Option<Pin<Box<Sleep>>>,
+    /// The deadline's, registered only once the inner service is pending.
+    deadline: Option<Pin<Box<Sleep>>>,
+    so_far: SoFar,
+}
+
+/// How often a call was tried, and how long it waited in between.
+#[derive(Clone, Copy)]
+struct SoFar {
+    /// The number of the last attempt, 1 for the first.
+    attempt: u32,
+    waits: Waits,
+}
+
+const FIRST: SoFar = SoFar {
+    attempt: 1,
+    waits: Waits::NONE,
+};
+
+impl<S, Res, E> Again<S, Res, E> {
+    /// The peer never saw the attempt: its token goes back into the budget.
+    fn give_up(mut self) -> Result<Res, E> {
+        if let Some(token) = &mut self.token {
+            token.spent = false;
+        }
+        self.kept
+    }
+}
+
+/// What further attempts need.
+pub(super) struct Plan<S, Req, R> {
+    shared: Share<Shared<S, R>>,
+    /// `None` if it was sent itself: no attempt can follow.
+    request: Option<Req>,
+    /// When the last attempt may begin.
+    latest: Option<Instant>,
+    _underway: Option<Underway>,
+}
+
+impl<S, Req, R> Plan<S, Req, R>
+where
+    S: Service<Req> + Clone,
+    R: Rules<Req, S::Response, S::Error>,
+{
+    #[inline]
+    pub(super) fn new(shared: Share<Shared<S, R>>, request: Option<Req>) -> Self {
+        let settings = &shared.policy.settings;
+        let latest = |limit| clock::after(clock::begin().at, limit);
+        Self {
+            latest: settings.limit.map(latest),
+            _underway: settings.account.begin(),
+            shared,
+            request,
+        }
+    }
+
+    /// What goes to the caller, `result` or what was kept; `None` if `again` has the wait for another attempt.
+    ///
+    /// A first attempt pays into the budget here and not when it is made: a peer that never saw it, because a layer
+    /// inside refused it, shall not be sent retries for it.
+    #[inline(always)]
+    pub(super) fn another(
+        &mut self,
+        result: CallResult<S, Req>,
+        again: &mut Option<BoxAgain<S, Req>>,
+    ) -> Option<CallResult<S, Req>> {
+        let policy = &self.shared.policy;
+        if matches!(&result, Err(error) if policy.rules.is_refusal(error)) {
+            return Some(match again.take() {
+                Some(again) => again.give_up(),
+                None => result,
+            });
+        }
+        match &mut *again {
+            // Over is over: its place in the budget is free for the next.
+            Some(again) => again.token = None,
+            None => policy.settings.account.deposit(clock::end()),
+        }
+        let Some(request) = &self.request else {
+            return Some(result);
+        };
+        match policy.rules.decide(request, result.as_ref()) {
+            Decision::Done => Some(result),
+            decision => self.retry(result, decision, again),
+        }
+    }
+
+    #[cold]
+    fn retry(
+        &self,
+        kept: CallResult<S, Req>,
+        decision: Decision,
+        again: &mut Option<BoxAgain<S, Req>>,
+    ) -> Option<CallResult<S, Req>> {
+        let mut so_far = again.as_ref().map_or(FIRST, |again| again.so_far);
+        let Some((wait, token)) = self.wait(decision, &mut so_far) else {
+            return Some(kept);
+        };
+        let wait = Some(Box::pin(clock::sleep(wait)));
+        match again {
+            Some(again) => {
+                again.kept = kept;
+                again.token = token;
+                again.wait = wait;
+                again.deadline = None;
+                again.so_far = so_far;
+            }
+            None => {
+                *again = Some(Box::new(Again {
+                    inner: self.shared.inner(),
+                    kept,
+                    token,
+                    wait,
+                    deadline: None,
+                    so_far,
+                }));
+            }
+        }
+        None
+    }
+
+    /// How long to wait before the next attempt, and what it takes from the budget; `None` if there is none.
+    fn wait(&self, decision: Decision, so_far: &mut SoFar) -> Option<(Duration, Paid)> {
+        let settings = &self.shared.policy.settings;
+        let now = clock::end().at;
+        let left = self.latest.map_or(Duration::MAX, |latest| {
+            latest.saturating_duration_since(now)
+        });
+        let wait = settings.wait(decision, &mut so_far.waits, left, &mut ThreadRng)?;
+        let paid = settings.account.pay(now, wait)?;
+        so_far.attempt += 1;
+        settings.account.observer.emit(&Event::Retrying {
+            retry: &settings.account.name,
+            attempt: so_far.attempt,
+            wait,
+        });
+        Some((wait, paid))
+    }
+
+    /// The request to send, once the inner service is ready; `None` if it failed or it is too late.
+    pub(super) fn poll_ready(
+        &mut self,
+        again: &mut Again<S, S::Response, S::Error>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Req>> {
+        let by = Deadline::earliest(self.latest.map(|latest| latest + TIMER));
+        let timer = &mut again.deadline;
+        let ready = ready!(poll_ready_in_time(&mut again.inner, by, timer, cx));
+        let attempt = again.so_far.attempt;
+        Poll::Ready(if ready {
+            self.take_request(attempt)
+        } else {
+            None
+        })
+    }
+
+    /// A copy of the request, or itself where this is the last attempt.
+    fn take_request(&mut self, attempt: u32) -> Option<Req> {
+        let policy = &self.shared.policy;
+        let copy = match &self.request {
+            Some(request) if attempt < policy.settings.attempts => {
+                policy.rules.replay(request, attempt)
+            }
+            _ => None,
+        };
+        let mut request = copy.or_else(|| self.request.take())?;
+        policy.rules.mark(&mut request, attempt);
+        Some(request)
+    }
+}
+
+/// How much later than asked a timer may go off: it counts whole milliseconds.
+const TIMER: Duration = Duration::from_millis(2);

@@ -1,0 +1,61 @@
+use std::time::Duration;
+
+use super::Decision;
+use crate::algo::Rng;
+use crate::algo::backoff::{Backoff, Waits};
+use crate::budget::{Account, RetryBudget};
+
+/// What a [`RetryLayer`](super::RetryLayer) is told, its rules apart.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) attempts: u32,
+    pub(super) backoff: Backoff,
+    pub(super) limit: Option<Duration>,
+    pub(super) longest_hint: Duration,
+    pub(super) hint_spread: f64,
+    pub(super) account: Account,
+}
+
+impl Settings {
+    pub(super) fn new(attempts: u32) -> Self {
+        Self {
+            attempts,
+            backoff: Backoff::default(),
+            limit: None,
+            longest_hint: LONGEST_HINT,
+            hint_spread: HINT_SPREAD,
+            account: Account::new("retry", RetryBudget::default()),
+        }
+    }
+
+    /// How long to wait before another attempt that must begin within `left`; `None` if there is none.
+    pub(super) fn wait(
+        &self,
+        decision: Decision,
+        waits: &mut Waits,
+        left: Duration,
+        rng: &mut impl Rng,
+    ) -> Option<Duration> {
+        let (wait, hint) = match decision {
+            Decision::Done => return None,
+            Decision::RetryIn(wait) => (wait, Duration::ZERO),
+            Decision::Retry { after } => {
+                let hint = after.unwrap_or_default();
+                (self.backoff.next(waits, rng), hint)
+            }
+        };
+        if left.is_zero() || hint > left.min(self.longest_hint) {
+            return None;
+        }
+        // A hint is all the same to all who got it.
+        let spread = match hint.is_zero() {
+            true => hint,
+            false => hint.mul_f64(self.hint_spread * rng.unit()),
+        };
+        Some(wait.max(hint.saturating_add(spread)).min(left))
+    }
+}
+
+const LONGEST_HINT: Duration = Duration::from_secs(10);
+/// A fleet that was told to come back in 10 s comes back over 2 s.
+const HINT_SPREAD: f64 = 0.2;

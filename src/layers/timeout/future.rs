@@ -1,0 +1,112 @@
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::task::unconstrained;
+
+use super::bound::{Bound, rejected};
+use crate::clock::{self, Timer};
+use crate::deadline::Deadline;
+use crate::error::Rejected;
+use crate::observe::Who;
+
+pin_project! {
+    /// The future of a [`Timeout`](super::Timeout).
+    pub struct TimeoutFuture<F: Future> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F: Future> {
+        // The inner future is polled first: an answer that is there in time is never thrown away.
+        Running {
+            #[pin]
+            inner: F,
+            bound: Bound,
+            // Registered only once the inner future is pending.
+            timer: Timer,
+            who: Who,
+        },
+        Over { result: Option<F::Output> },
+    }
+}
+
+impl<F: Future> TimeoutFuture<F> {
+    #[inline(always)]
+    pub(super) fn running(bound: Bound, who: Who, inner: F) -> Self {
+        Self {
+            state: State::Running {
+                inner,
+                bound,
+                timer: Timer::default(),
+                who,
+            },
+        }
+    }
+
+    pub(super) fn over(result: F::Output) -> Self {
+        let result = Some(result);
+        Self {
+            state: State::Over { result },
+        }
+    }
+}
+
+impl<F, Res, E> Future for TimeoutFuture<F>
+where
+    F: Future<Output = Result<Res, E>>,
+    E: From<Rejected>,
+{
+    type Output = Result<Res, E>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        let (inner, bound, timer, who) = match state.as_mut().project() {
+            StateProj::Running {
+                inner,
+                bound,
+                timer,
+                who,
+            } => (inner, bound, timer, who),
+            StateProj::Over { result } => {
+                return Poll::Ready(result.take().expect("polled after completion"));
+            }
+        };
+        // A deadline can be in force around this future and not have been around the call.
+        let outer = Deadline::current();
+        if let Some(nearer) = outer.filter(|it| it.instant() < bound.at) {
+            bound.at = nearer.instant();
+            bound.limit = None;
+            timer.stop();
+        }
+        {
+            let _entered = Deadline::at(bound.at).enter_within(outer);
+            match inner.poll(cx) {
+                // What ends with an error once the time is over ended for that: a layer inside met the same deadline.
+                Poll::Ready(Err(_)) if bound.at <= clock::now() => {}
+                Poll::Ready(result) => return Poll::Ready(result),
+                Poll::Pending => {
+                    // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
+                    let timer = poll_fn(|cx| timer.poll_until(bound.at, cx));
+                    ready!(pin!(unconstrained(timer)).poll(cx));
+                }
+            }
+        }
+        let rejected = who.tells(rejected(who, bound.reason()));
+        // Drops the inner future now, not when the caller drops this one.
+        state.set(State::Over { result: None });
+        Poll::Ready(Err(rejected.into()))
+    }
+}
+
+impl<F: Future> fmt::Debug for TimeoutFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,37 @@
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Which attempt of a call a request is, among its extensions: [`HttpRules`](super::HttpRules) put it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// 1 for the first; retries and hedges count on from it.
+    pub number: u32,
+    /// Whether it is sent while the one before is still under way.
+    pub hedge: bool,
+}
+
+impl Attempt {
+    /// Writes the number into the header `name`, as that is read in the field.
+    pub(crate) fn announce(self, name: &HeaderName, headers: &mut HeaderMap) {
+        let number = match name == PREVIOUS_ATTEMPTS {
+            true => self.number.saturating_sub(1),
+            false => self.number,
+        };
+        // gRPC leaves out that none went before.
+        if number > 0 {
+            headers.insert(name, HeaderValue::from(number));
+        }
+    }
+}
+
+/// The first attempt.
+impl Default for Attempt {
+    fn default() -> Self {
+        Self {
+            number: 1,
+            hedge: false,
+        }
+    }
+}
+
+/// gRPC A6: how many attempts went before.
+const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";

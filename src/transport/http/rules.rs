@@ -1,0 +1,99 @@
+use http::{Request, Response};
+use http_body::Body;
+
+use super::{Attempt, HttpRules, ReplayBody, idempotent, retry_after};
+use crate::classify::{Classify, ErrorsFail, Outcome};
+use crate::clock;
+use crate::error::{AsRejected, Rejected};
+use crate::layers::hedge::CopyRequest;
+use crate::layers::retry::{Decision, Rules};
+
+/// For a [`RetryLayer`](crate::layers::retry::RetryLayer). Errors are tried again as the answers are, refusals of the
+/// layers inside apart, and nothing whose body cannot be sent again. Each request gets an [`Attempt`] as an extension.
+impl<B, Res, E> Rules<Request<ReplayBody<B>>, Response<Res>, E> for HttpRules
+where
+    B: Body,
+    E: AsRejected,
+{
+    fn replay(&self, request: &Request<ReplayBody<B>>, _: u32) -> Option<Request<ReplayBody<B>>> {
+        copy(request)
+    }
+
+    fn mark(&self, request: &mut Request<ReplayBody<B>>, number: u32) {
+        let attempt = Attempt {
+            number,
+            hedge: false,
+        };
+        self.mark_as(attempt, request);
+    }
+
+    fn decide(
+        &self,
+        request: &Request<ReplayBody<B>>,
+        result: Result<&Response<Res>, &E>,
+    ) -> Decision {
+        let (again, after) = match result {
+            Ok(response) => (
+                self.is_retried(response.status()),
+                retry_after(response.headers(), clock::wall()),
+            ),
+            Err(_) => (true, None),
+        };
+        match again && idempotent(request.method(), request.headers()) {
+            true if request.body().can_replay() => Decision::Retry { after },
+            _ => Decision::Done,
+        }
+    }
+
+    fn is_refusal(&self, error: &E) -> bool {
+        error.as_rejected().is_some_and(Rejected::never_sent)
+    }
+}
+
+/// For a [`HedgeLayer`](crate::layers::hedge::HedgeLayer): what is idempotent may be sent twice at once. Inside of a
+/// retry, its hedges count on from its attempt.
+impl<B: Body> CopyRequest<Request<ReplayBody<B>>> for HttpRules {
+    fn copy(&self, request: &Request<ReplayBody<B>>, _: u32) -> Option<Request<ReplayBody<B>>> {
+        if !idempotent(request.method(), request.headers()) {
+            return None;
+        }
+        let mut hedge = copy(request)?;
+        let before = request.extensions().get::<Attempt>();
+        let attempt = Attempt {
+            number: before.copied().unwrap_or_default().number + 1,
+            hedge: true,
+        };
+        self.mark_as(attempt, &mut hedge);
+        Some(hedge)
+    }
+}
+
+/// For whatever counts failures. An error is a failure, unless a layer inside refused.
+impl<Res, E: AsRejected> Classify<Response<Res>, E> for HttpRules {
+    fn classify(&self, result: Result<&Response<Res>, &E>) -> Outcome {
+        match result {
+            Ok(response) => {
+                let (status, headers) = (response.status(), response.headers());
+                HttpRules::classify(self, status, headers, clock::wall())
+            }
+            Err(error) => ErrorsFail.classify(Err::<&Response<Res>, _>(error)),
+        }
+    }
+}
+
+impl HttpRules {
+    fn mark_as<B>(&self, attempt: Attempt, request: &mut Request<B>) {
+        request.extensions_mut().insert(attempt);
+        self.announce(attempt, request.headers_mut());
+    }
+}
+
+pub(crate) fn copy<B: Body>(request: &Request<ReplayBody<B>>) -> Option<Request<ReplayBody<B>>> {
+    let mut copy = Request::new(request.body().replay()?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(copy)
+}
