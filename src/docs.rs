@@ -71,6 +71,9 @@ pub mod registries {
     #[doc = include_str!("../docs/registries/consul.md")]
     pub mod consul {}
 
+    #[doc = include_str!("../docs/registries/dns.md")]
+    pub mod dns {}
+
     #[doc = include_str!("../docs/registries/etcd.md")]
     pub mod etcd {}
 

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "consul")]
 pub mod consul;
+#[cfg(feature = "dns")]
+pub mod dns;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 #[cfg(feature = "eureka")]

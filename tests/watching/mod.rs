@@ -3,6 +3,7 @@
 
 pub mod proxy;
 pub mod scenarios;
+pub mod zone;
 
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
