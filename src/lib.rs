@@ -69,9 +69,8 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
-//! | `http` | `transport::http`: [deadlines](docs::layers::timeout#across-services) that travel, rules of trying again, bodies that hold a slot |
+//! | `http` | `transport::http`: what HTTP says about failures and trying again, for [`hyper`](docs::transports) and others; [deadlines](docs::layers::timeout#across-services) that travel, bodies that hold a slot |
 //! | `reqwest` | `transport::reqwest`: [the client](docs::client) around a `reqwest::Client` |
-//! | `http` | `transport::http`: what HTTP says about failures and trying again, for [`hyper`](docs::transports) and others |
 //! | `tonic` | `transport::tonic`: refusals as `Status`, and what gRPC says about [failures and trying again](docs::transports) |
 //! | `axum` | `transport::axum`: refusals as [answers of a server](docs::transports) |
 //! | `consul` | `registries::consul`: [Consul](docs::registries::consul) |
