@@ -79,6 +79,7 @@
 //! | `etcd` | `registries::etcd`: [etcd](docs::registries::etcd) |
 //! | `redis` | `transport::redis`: [a rate limit that processes share](docs::layers::rate_limit#a-limit-that-processes-share) |
 //! | `file` | `registries::file`: [a TOML or JSON file](docs::registries::file) that is watched |
+//! | `cli` | the command `buttress`: [what a client would see](docs::cli), and why |
 //! | `metrics` | `observe::MetricsObserver`: events as [figures](docs::observe) |
 //! | `tracing` | `observe::TracingObserver`: events as `tracing` [events](docs::observe) |
 //!
