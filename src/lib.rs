@@ -112,6 +112,9 @@ pub mod deadline;
 pub mod discovery;
 pub mod docs;
 pub mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod keyed;
 pub mod layers;
 #[cfg(test)]

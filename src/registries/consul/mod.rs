@@ -16,6 +16,8 @@
 //! # }
 //! ```
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod health;
 mod pace;
 mod registration;

@@ -18,7 +18,9 @@
 
 mod call;
 mod endpoints;
-mod follow;
+pub(crate) mod follow;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod login;
 mod stream;
 mod value;
