@@ -18,6 +18,9 @@ pub mod discovery {}
 #[doc = include_str!("../docs/balance.md")]
 pub mod balance {}
 
+#[doc = include_str!("../docs/cli.md")]
+pub mod cli {}
+
 #[doc = include_str!("../docs/observe.md")]
 pub mod observe {}
 

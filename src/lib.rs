@@ -80,6 +80,7 @@
 //! | `dns` | `registries::dns`: [DNS](docs::registries::dns), addresses and SRV records |
 //! | `redis` | `transport::redis`: [a rate limit that processes share](docs::layers::rate_limit#a-limit-that-processes-share) |
 //! | `file` | `registries::file`: [a TOML or JSON file](docs::registries::file) that is watched |
+//! | `cli` | the command `buttress`: [what a client would see](docs::cli), and why |
 //! | `metrics` | `observe::MetricsObserver`: events as [figures](docs::observe) |
 //! | `tracing` | `observe::TracingObserver`: events as `tracing` [events](docs::observe) |
 //!
@@ -112,6 +113,9 @@ pub mod deadline;
 pub mod discovery;
 pub mod docs;
 pub mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod keyed;
 pub mod layers;
 #[cfg(test)]

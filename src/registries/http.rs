@@ -47,6 +47,11 @@ impl Http {
         let request = client.get(url).build();
         let request = request.map_err(|error| wrong(what, error.without_url().to_string()))?;
         let mut base = request.url().clone();
+        // It leaves there what is no text, and the name would show it.
+        if !base.username().is_empty() || base.password().is_some() {
+            let message = "the user or password in its URL is no text once it is decoded";
+            return Err(wrong(what, message));
+        }
         base.set_query(None);
         base.set_fragment(None);
         let basic = request.headers().get(AUTHORIZATION).cloned();
@@ -288,11 +293,12 @@ pub(super) fn quoted(said: &str) -> String {
 
 /// A URL as it was written, without what may be a secret: user, password and query.
 fn shown(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    match url.rsplit_once('@') {
-        Some((_, place)) => format!("…@{place}"),
-        None => url.to_owned(),
-    }
+    let (hidden, rest) = match url.rsplit_once('@') {
+        Some((_, place)) => ("…@", place),
+        None => ("", url),
+    };
+    let place = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{hidden}{place}")
 }
 
 fn build(registry: &str, builder: ClientBuilder) -> Result<Client, RegistryError> {

@@ -19,6 +19,8 @@
 mod agents;
 mod env;
 mod follow;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod health;
 mod pace;
 mod query;

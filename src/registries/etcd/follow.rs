@@ -11,6 +11,9 @@ use crate::clock;
 use crate::discovery::{BoxFuture, ErrorKind, Instance, RegistryError, Status, Updates};
 use crate::rng::ThreadRng;
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
+
 /// A service under watch: the keys in its folder, as of a revision.
 pub(super) struct Follow {
     cluster: Cluster,

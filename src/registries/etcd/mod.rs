@@ -17,7 +17,9 @@
 //! ```
 
 mod call;
-mod follow;
+pub(crate) mod follow;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod login;
 mod stream;
 mod value;

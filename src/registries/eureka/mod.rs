@@ -17,6 +17,8 @@
 //! ```
 
 mod apps;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod poll;
 mod wire;
 
