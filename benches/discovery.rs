@@ -10,6 +10,7 @@ use std::{fs, thread};
 
 use arc_swap::ArcSwap;
 use buttress::discovery::{BoxFuture, RegistryError, Snapshot, SnapshotFile, Updates, Watch};
+use buttress::registries::memory::Memory;
 use buttress::{Instance, Registry, Resolver, clock};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -72,7 +73,7 @@ fn memory(what: &'static str, services: usize, each: usize) -> Row {
 }
 
 /// A thousand changes a second for some seconds, with the file on disk, and a thread that reads.
-fn changes() -> [Row; 5] {
+fn changes() -> [Row; 6] {
     let generator = Generator::new(SERVICES, EACH);
     let is_over = AtomicBool::new(false);
     let given = Mutex::new(Vec::new());
@@ -82,7 +83,7 @@ fn changes() -> [Row; 5] {
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
             runtime().block_on(async {
-                let watches = watches(&generator, Some(file)).await;
+                let watches = watches(&generator, Some(file.clone())).await;
                 given
                     .lock()
                     .expect("no panic")
@@ -146,8 +147,30 @@ fn changes() -> [Row; 5] {
             row("ns to load a snapshot, p99.9", ours, 1000.0),
             row("ns to load a bare ArcSwap, p99.9", theirs, None),
             row("ns to look at the clock twice, p99.9", nothing, None),
+            row(
+                "ms to begin from the file, the registry down",
+                begin(&file),
+                100.0,
+            ),
         ]
     })
+}
+
+/// How long the first instances take that are read from `file`, with a registry that is down: the median of some starts.
+fn begin(file: &SnapshotFile) -> f64 {
+    let mut took = [(); 11].map(|()| {
+        runtime().block_on(async {
+            let down = Memory::new();
+            down.set_down(true);
+            let began = clock::now();
+            let watch = Resolver::new(down).snapshot_file(file.clone()).watch("7");
+            let snapshot = watch.resolved().await.expect("what was written");
+            assert_eq!(snapshot.instances().len(), EACH);
+            (clock::now() - began).as_secs_f64() * 1e3
+        })
+    });
+    took.sort_by(f64::total_cmp);
+    took[took.len() / 2]
 }
 
 /// A hundred thousand instances of one service.

@@ -207,29 +207,22 @@ fn runtime(start_paused: bool) -> tokio::runtime::Runtime {
     builder.build().unwrap()
 }
 
-#[test]
-fn a_large_snapshot_is_at_hand_within_a_tenth_of_a_second() {
+#[tokio::test(start_paused = true)]
+async fn a_large_snapshot_is_at_hand_before_any_timer() {
     let folder = Folder::new();
-    runtime(true).block_on(async {
-        let resolver = Resolver::new(Large(true)).snapshot_file(folder.file());
-        let watch = |n| resolver.watch(format!("service-{n}"));
-        let _watches: Vec<_> = (0..500).map(watch).collect();
-        clock::sleep(secs(60)).await;
-    });
-    // The best of ten: the machine may have other things to do.
-    let mut best = Duration::MAX;
-    for _ in 0..10 {
-        let took = runtime(false).block_on(async {
-            let begun = clock::now();
-            let resolver = Resolver::new(Large(false)).snapshot_file(folder.file());
-            let watch = resolver.watch("service-7");
-            assert_eq!(watch.resolved().await.unwrap().instances().len(), 20);
-            clock::now() - begun
-        });
-        best = best.min(took);
-    }
+    let resolver = Resolver::new(Large(true)).snapshot_file(folder.file());
+    let watch = |n| resolver.watch(format!("service-{n}"));
+    let watches: Vec<_> = (0..500).map(watch).collect();
+    clock::sleep(secs(60)).await;
+    drop((watches, resolver));
 
-    assert!(best < Duration::from_millis(100), "{best:?}");
+    let begun = clock::now();
+    let resolver = Resolver::new(Large(false)).snapshot_file(folder.file());
+    for n in 0..500 {
+        let watch = resolver.watch(format!("service-{n}"));
+        assert_eq!(watch.resolved().await.unwrap().instances().len(), 20);
+    }
+    assert_eq!(clock::now(), begun);
 }
 
 #[tokio::test(start_paused = true)]

@@ -101,13 +101,11 @@ impl Resolver {
             watched.insert(service, new.clone());
             new
         });
-        Watch {
-            handle: Arc::new(Handle {
-                shared: known.shared,
-                task: Some(known.task),
-                services: Arc::downgrade(&self.services),
-            }),
-        }
+        Watch::held(Handle {
+            shared: known.shared,
+            task: Some(known.task),
+            services: Arc::downgrade(&self.services),
+        })
     }
 
     fn start(&self, service: &Arc<str>) -> Watched {

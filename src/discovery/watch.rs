@@ -22,7 +22,9 @@ use crate::observe::Observer;
 /// The registry is watched for as long as somebody holds one, and for a minute after, in case somebody asks again.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    pub(super) handle: Arc<Handle>,
+    /// What the handle has as well: a load need not go through it.
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
 }
 
 /// How far the instances of a service can be trusted.
@@ -64,28 +66,33 @@ impl Watch {
             ..State::default()
         };
         let shared = Shared::new(snapshot, state, clock::now(), Observer::default());
+        Self::held(Handle {
+            shared: Arc::new(shared),
+            task: None,
+            services: Weak::new(),
+        })
+    }
+
+    pub(super) fn held(handle: Handle) -> Self {
         Self {
-            handle: Arc::new(Handle {
-                shared: Arc::new(shared),
-                task: None,
-                services: Weak::new(),
-            }),
+            shared: Arc::clone(&handle.shared),
+            handle: Arc::new(handle),
         }
     }
 
     /// The latest snapshot. Takes no lock.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.handle.shared.snapshot.load_full()
+        self.shared.snapshot.load_full()
     }
 
     /// The version of the latest snapshot, without a clone: its count is a line that all threads would share.
     pub(crate) fn version(&self) -> u64 {
-        self.handle.shared.snapshot.load().version
+        self.shared.snapshot.load().version
     }
 
     /// Waits for a snapshot of a version above `seen`.
     pub async fn changed(&self, seen: u64) -> Arc<Snapshot> {
-        let mut state = self.handle.shared.state.subscribe();
+        let mut state = self.shared.state.subscribe();
         // The sender is in `self`, so that the wait cannot fail.
         let _ = state.wait_for(|state| state.version > seen).await;
         self.snapshot()
@@ -139,14 +146,14 @@ impl Watch {
     /// [`Reason::Unresolved`] if no registry names an instance, or [`Reason::NoInstance`] if none of those named is up.
     /// The source is a [`ResolveError`].
     pub async fn resolved(&self) -> Result<Arc<Snapshot>, Rejected> {
-        let observer = &self.handle.shared.observer;
+        let observer = &self.shared.observer;
         let resolved = self.find().await;
         resolved.map_err(|rejected| observer.refused(rejected))
     }
 
     /// As [`resolved`](Self::resolved), for a caller who has another way if there is no instance: nobody is told.
     pub(crate) async fn find(&self) -> Result<Arc<Snapshot>, Rejected> {
-        let shared = &self.handle.shared;
+        let shared = &self.shared;
         let snapshot = self.snapshot();
         if !snapshot.instances().is_empty() {
             return Ok(snapshot);
@@ -179,12 +186,12 @@ impl Watch {
     /// Whether every registry knows no such service, and none did since it is watched. An outage that follows does not
     /// change what they said.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.handle.shared.state.borrow().is_unknown
+        self.shared.state.borrow().is_unknown
     }
 
     /// How far the latest snapshot can be trusted.
     pub fn freshness(&self) -> Freshness {
-        let state = self.handle.shared.state.borrow();
+        let state = self.shared.state.borrow();
         let Some(confirmed_at) = state.confirmed_at else {
             return Freshness::Bootstrap;
         };

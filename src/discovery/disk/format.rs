@@ -45,50 +45,45 @@ pub(super) fn encode(owner: &str, services: &Services) -> Vec<u8> {
 /// What the file of `owner` says.
 pub(super) fn decode(owner: &str, bytes: &[u8]) -> Result<Services, Refusal> {
     let body = checked(bytes)?;
+    let mut lines = body.lines().zip(2..);
+    let whose = lines
+        .next()
+        .and_then(|(line, _)| line.strip_prefix("owner\t"));
+    let whose = whose.and_then(field).ok_or(Refusal::Line { number: 2 })?;
+    if whose != owner {
+        return Err(Refusal::Owner {
+            expected: owner.to_owned(),
+            found: whose.into_owned(),
+        });
+    }
+
     let mut services = Services::new();
-    let mut lines = body.lines().map(fields).zip(2..);
-
-    let (found, _) = lines.next().ok_or(Refusal::Line { number: 2 })?;
-    match &found.as_deref() {
-        Some([kind, found]) if kind == "owner" && found == owner => {}
-        Some([kind, found]) if kind == "owner" => {
-            return Err(Refusal::Owner {
-                expected: owner.to_owned(),
-                found: found.to_string(),
-            });
-        }
-        _ => return Err(Refusal::Line { number: 2 }),
-    }
-
-    let mut service: Option<(Arc<str>, Remembered, Vec<Arc<Instance>>)> = None;
-    let mut keep = |service: Option<(Arc<str>, Remembered, Vec<Arc<Instance>>)>| {
-        if let Some((name, mut remembered, instances)) = service {
-            remembered.instances = instances.into();
-            services.insert(name, remembered);
-        }
-    };
-    for (fields, number) in lines {
+    let mut service: Option<(Arc<str>, Remembered)> = None;
+    let mut instances = Vec::new();
+    for (line, number) in lines {
         let unreadable = || Refusal::Line { number };
-        let fields = fields.ok_or_else(unreadable)?;
-        match &*fields {
-            [kind, name, position, confirmed] if kind == "service" => {
-                let remembered = Remembered {
-                    position: position.parse().map_err(|_| unreadable())?,
-                    confirmed: confirmed.parse().map_err(|_| unreadable())?,
-                    instances: [].into(),
-                };
-                keep(service.replace((Arc::from(&**name), remembered, Vec::new())));
-            }
-            [kind, fields @ ..] if kind == "instance" => {
-                let (_, _, instances) = service.as_mut().ok_or_else(unreadable)?;
-                let instance = decode_instance(fields).ok_or_else(unreadable)?;
-                instances.push(Arc::new(instance));
-            }
-            _ => return Err(unreadable()),
+        if let Some(fields) = line.strip_prefix("instance\t") {
+            let instance = decode_instance(fields).filter(|_| service.is_some());
+            instances.push(Arc::new(instance.ok_or_else(unreadable)?));
+        } else {
+            let fields = line.strip_prefix("service\t").ok_or_else(unreadable)?;
+            let next = decode_service(fields).ok_or_else(unreadable)?;
+            keep(&mut services, service.replace(next), &mut instances);
         }
     }
-    keep(service);
+    keep(&mut services, service, &mut instances);
     Ok(services)
+}
+
+fn keep(
+    services: &mut Services,
+    service: Option<(Arc<str>, Remembered)>,
+    instances: &mut Vec<Arc<Instance>>,
+) {
+    if let Some((name, mut remembered)) = service {
+        remembered.instances = instances.drain(..).collect();
+        services.insert(name, remembered);
+    }
 }
 
 /// What stands behind the first line, if it is what was written.
@@ -153,26 +148,40 @@ fn encode_instance(text: &mut String, instance: &Instance) {
     line(text, &fields);
 }
 
-fn decode_instance(fields: &[Cow<'_, str>]) -> Option<Instance> {
-    let [id, host, port, secure, weight, zone, metadata @ ..] = fields else {
-        return None;
+fn decode_service(line: &str) -> Option<(Arc<str>, Remembered)> {
+    let mut fields = line.split('\t');
+    let name = field(fields.next()?)?;
+    let remembered = Remembered {
+        position: fields.next()?.parse().ok()?,
+        confirmed: fields.next()?.parse().ok()?,
+        instances: [].into(),
     };
-    let mut instance = Instance::new(&**id, &**host, port.parse().ok()?)
-        .secure(match &**secure {
+    fields
+        .next()
+        .is_none()
+        .then(|| (Arc::from(name), remembered))
+}
+
+fn decode_instance(line: &str) -> Option<Instance> {
+    let mut fields = line.split('\t').map(field);
+    let mut next = || fields.next().flatten();
+    let mut instance = Instance::new(next()?, next()?, next()?.parse().ok()?)
+        .secure(match &*next()? {
             "0" => false,
             "1" => true,
             _ => return None,
         })
-        .weight(weight.parse().ok()?);
+        .weight(next()?.parse().ok()?);
+    let zone = next()?;
     if !zone.is_empty() {
         instance.zone = Some(zone.strip_prefix('+')?.to_owned());
     }
-    let pairs = metadata.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return None;
+    while let Some(key) = fields.next() {
+        let (key, value) = (key?, fields.next()??);
+        instance
+            .metadata
+            .insert(key.into_owned(), value.into_owned());
     }
-    let pairs = pairs.map(|pair| (pair[0].to_string(), pair[1].to_string()));
-    instance.metadata.extend(pairs);
     Some(instance)
 }
 
@@ -195,10 +204,6 @@ fn line(text: &mut String, fields: &[&str]) {
         text.push_str(rest);
     }
     text.push('\n');
-}
-
-fn fields(line: &str) -> Option<Vec<Cow<'_, str>>> {
-    line.split('\t').map(field).collect()
 }
 
 fn field(escaped: &str) -> Option<Cow<'_, str>> {
