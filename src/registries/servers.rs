@@ -154,6 +154,7 @@ impl Servers {
     }
 
     /// Asks one after another until one answers.
+    #[cfg(any(feature = "etcd", feature = "eureka"))]
     pub(super) async fn each<T, E, F>(&self, ask: impl Fn(Turn) -> F) -> Result<T, E>
     where
         E: Fault,
@@ -162,7 +163,7 @@ impl Servers {
         self.each_after(Duration::ZERO, ask).await
     }
 
-    /// As [`each`](Self::each), where a server that has nothing to tell may be silent for as long as `wait`.
+    /// Asks one after another until one answers, each of which may be silent for as long as `wait` for want of news.
     pub(super) async fn each_after<T, E, F>(
         &self,
         wait: Duration,
