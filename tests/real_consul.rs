@@ -7,57 +7,18 @@ mod watching;
 use std::time::Duration;
 
 use buttress::clock;
-use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status, Update};
+use buttress::discovery::{ErrorKind, Instance, Registry, Status, Update};
 use buttress::registries::consul::Consul;
-use watching::{Watching, real, unique};
-
-const TTL: Duration = Duration::from_secs(30);
-
-fn is_one(status: Status) -> impl Fn(&[Instance]) -> bool {
-    move |instances| matches!(instances, [one] if one.status == status)
-}
+use watching::scenarios::{TTL, is_one};
+use watching::{Watching, real, scenarios, unique};
 
 #[tokio::test]
 async fn instances_come_change_and_go() {
     let Some(url) = real("CONSUL_URL") else {
         return;
     };
-    let (consul, service) = (Consul::new(&url).unwrap(), unique("orders"));
-    let mut watching = Watching::start(&consul, &service);
-    assert_eq!(
-        watching.instances().await,
-        [],
-        "an unknown service has no instances"
-    );
-
-    let a = Instance::new(unique("a"), "10.0.0.1", 8443)
-        .secure(true)
-        .zone("z1")
-        .weight(3)
-        .metadata("version", "7");
-    consul.register(&service, &a, TTL).await.unwrap();
-    watching.until(|instances| *instances == [a.clone()]).await;
-
-    let b = Instance::new(unique("b"), "::1", 80);
-    consul.register(&service, &b, TTL).await.unwrap();
-    watching
-        .until(|instances| *instances == [a.clone(), b.clone()])
-        .await;
-
-    let a = a.weight(9).metadata("version", "8");
-    consul.register(&service, &a, TTL).await.unwrap();
-    watching
-        .until(|instances| *instances == [a.clone(), b.clone()])
-        .await;
-
-    consul.deregister(&service, &a).await.unwrap();
-    watching.until(|instances| *instances == [b.clone()]).await;
-    consul.deregister(&service, &b).await.unwrap();
-    watching.until(|instances| instances.is_empty()).await;
-    consul
-        .deregister(&service, &b)
-        .await
-        .expect("one that is not there is no error");
+    let consul = Consul::new(&url).unwrap();
+    scenarios::instances_come_change_and_go(&consul).await;
 }
 
 #[tokio::test]
@@ -65,23 +26,8 @@ async fn a_heartbeat_tells_the_status() {
     let Some(url) = real("CONSUL_URL") else {
         return;
     };
-    let (consul, service) = (Consul::new(&url).unwrap(), unique("orders"));
-    let instance = Instance::new(unique("a"), "10.0.0.1", 80).status(Status::Starting);
-    consul.register(&service, &instance, TTL).await.unwrap();
-    let mut watching = Watching::start(&consul, &service);
-    watching.until(is_one(Status::Starting)).await;
-    for status in [
-        Status::Up,
-        Status::OutOfService,
-        Status::Up,
-        Status::Down,
-        Status::Up,
-    ] {
-        let renewal = consul.renew(&service, &instance, status).await;
-        assert_eq!(renewal.unwrap(), Renewal::Renewed);
-        watching.until(is_one(status)).await;
-    }
-    consul.deregister(&service, &instance).await.unwrap();
+    let consul = Consul::new(&url).unwrap();
+    scenarios::a_heartbeat_tells_the_status(&consul, |status| status).await;
 }
 
 #[tokio::test]
@@ -108,28 +54,14 @@ async fn an_instance_that_was_taken_out_behind_its_back_registers_again() {
     let Some(url) = real("CONSUL_URL") else {
         return;
     };
-    let (consul, service) = (Consul::new(&url).unwrap(), unique("orders"));
-    let instance = Instance::new(unique("a"), "10.0.0.1", 80);
-    consul.register(&service, &instance, TTL).await.unwrap();
-    assert_eq!(
-        consul.renew(&service, &instance, Status::Up).await.unwrap(),
-        Renewal::Renewed
-    );
-
-    let path = format!("{url}/v1/agent/service/deregister/{}", instance.id);
-    let gone = reqwest::Client::new().put(path).send().await.unwrap();
-    assert!(gone.status().is_success());
-    assert_eq!(
-        consul.renew(&service, &instance, Status::Up).await.unwrap(),
-        Renewal::Unknown
-    );
-
-    consul.register(&service, &instance, TTL).await.unwrap();
-    assert_eq!(
-        consul.renew(&service, &instance, Status::Up).await.unwrap(),
-        Renewal::Renewed
-    );
-    consul.deregister(&service, &instance).await.unwrap();
+    let consul = Consul::new(&url).unwrap();
+    let take_out = async |_: &str, id: &str| {
+        let path = format!("{url}/v1/agent/service/deregister/{id}");
+        let gone = reqwest::Client::new().put(path).send().await.unwrap();
+        assert!(gone.status().is_success());
+    };
+    scenarios::an_instance_that_was_taken_out_behind_its_back_registers_again(&consul, take_out)
+        .await;
 }
 
 #[tokio::test]
@@ -191,12 +123,8 @@ async fn the_case_of_a_services_name_does_not_matter() {
     let Some(url) = real("CONSUL_URL") else {
         return;
     };
-    let (consul, service) = (Consul::new(&url).unwrap(), unique("Orders"));
-    let instance = Instance::new(unique("a"), "10.0.0.1", 80);
-    consul.register(&service, &instance, TTL).await.unwrap();
-    let mut watching = Watching::start(&consul, &service.to_ascii_lowercase());
-    watching.until(is_one(Status::Up)).await;
-    consul.deregister(&service, &instance).await.unwrap();
+    let consul = Consul::new(&url).unwrap();
+    scenarios::the_case_of_a_services_name_does_not_matter(&consul).await;
 }
 
 #[tokio::test]

@@ -5,18 +5,13 @@ mod watching;
 
 use std::time::Duration;
 
-use buttress::discovery::{Instance, Registry, Renewal, Status};
+use buttress::discovery::{Instance, Registry, Status};
 use buttress::registries::eureka::Eureka;
-use watching::{Watching, real, unique};
-
-const TTL: Duration = Duration::from_secs(30);
+use watching::scenarios::{TTL, is_one};
+use watching::{Watching, real, scenarios, unique};
 
 fn eureka(url: &str) -> Eureka {
     Eureka::new(url).unwrap().poll(Duration::from_millis(300))
-}
-
-fn is_one(status: Status) -> impl Fn(&[Instance]) -> bool {
-    move |instances| matches!(instances, [one] if one.status == status)
 }
 
 #[tokio::test]
@@ -24,42 +19,8 @@ async fn instances_come_change_and_go() {
     let Some(url) = real("EUREKA_URL") else {
         return;
     };
-    let (eureka, service) = (eureka(&url), unique("orders"));
-    let mut watching = Watching::start(&eureka, &service);
-    assert_eq!(
-        watching.instances().await,
-        [],
-        "an unknown service has no instances"
-    );
-
-    let a = Instance::new("a", "10.0.0.1", 8443)
-        .secure(true)
-        .zone("z1")
-        .weight(3)
-        .metadata("version", "7");
-    eureka.register(&service, &a, TTL).await.unwrap();
-    watching.until(|instances| *instances == [a.clone()]).await;
-
-    let b = Instance::new("10.0.0.2:orders:80", "10.0.0.2", 80);
-    eureka.register(&service, &b, TTL).await.unwrap();
-    watching
-        .until(|instances| *instances == [b.clone(), a.clone()])
-        .await;
-
-    let a = a.weight(9).metadata("version", "8");
-    eureka.register(&service, &a, TTL).await.unwrap();
-    watching
-        .until(|instances| *instances == [b.clone(), a.clone()])
-        .await;
-
-    eureka.deregister(&service, &a).await.unwrap();
-    watching.until(|instances| *instances == [b.clone()]).await;
-    eureka.deregister(&service, &b).await.unwrap();
-    watching.until(|instances| instances.is_empty()).await;
-    eureka
-        .deregister(&service, &b)
-        .await
-        .expect("one that is not there is no error");
+    let eureka = eureka(&url);
+    scenarios::instances_come_change_and_go(&eureka).await;
 }
 
 #[tokio::test]
@@ -67,24 +28,13 @@ async fn a_heartbeat_tells_the_status() {
     let Some(url) = real("EUREKA_URL") else {
         return;
     };
-    let (eureka, service) = (eureka(&url), unique("orders"));
-    let instance = Instance::new("a", "10.0.0.1", 80).status(Status::Starting);
-    eureka.register(&service, &instance, TTL).await.unwrap();
-    let mut watching = Watching::start(&eureka, &service);
-    watching.until(is_one(Status::Starting)).await;
-    for (told, seen) in [
-        (Status::Up, Status::Up),
-        (Status::Down, Status::Down),
-        (Status::Up, Status::Up),
+    let eureka = eureka(&url);
+    let shown = |status| match status {
         // Eureka keeps that word for operators.
-        (Status::OutOfService, Status::Down),
-        (Status::Up, Status::Up),
-    ] {
-        let renewal = eureka.renew(&service, &instance, told).await;
-        assert_eq!(renewal.unwrap(), Renewal::Renewed);
-        watching.until(is_one(seen)).await;
-    }
-    eureka.deregister(&service, &instance).await.unwrap();
+        Status::OutOfService => Status::Down,
+        status => status,
+    };
+    scenarios::a_heartbeat_tells_the_status(&eureka, shown).await;
 }
 
 #[tokio::test]
@@ -92,19 +42,8 @@ async fn an_instance_whose_lease_runs_out_goes() {
     let Some(url) = real("EUREKA_URL") else {
         return;
     };
-    let (eureka, service) = (eureka(&url), unique("orders"));
-    let instance = Instance::new("a", "10.0.0.1", 80);
-    eureka
-        .register(&service, &instance, Duration::from_secs(1))
-        .await
-        .unwrap();
-    let mut watching = Watching::start(&eureka, &service);
-    watching.until(is_one(Status::Up)).await;
-    watching.until(|instances| instances.is_empty()).await;
-    assert_eq!(
-        eureka.renew(&service, &instance, Status::Up).await.unwrap(),
-        Renewal::Unknown
-    );
+    let eureka = eureka(&url);
+    scenarios::an_instance_whose_lease_runs_out_goes(&eureka).await;
 }
 
 #[tokio::test]
@@ -112,28 +51,14 @@ async fn an_instance_that_was_taken_out_behind_its_back_registers_again() {
     let Some(url) = real("EUREKA_URL") else {
         return;
     };
-    let (eureka, service) = (eureka(&url), unique("orders"));
-    let instance = Instance::new("a", "10.0.0.1", 80);
-    eureka.register(&service, &instance, TTL).await.unwrap();
-    assert_eq!(
-        eureka.renew(&service, &instance, Status::Up).await.unwrap(),
-        Renewal::Renewed
-    );
-
-    let path = format!("{url}/apps/{}/a", service.to_uppercase());
-    let gone = reqwest::Client::new().delete(path).send().await.unwrap();
-    assert!(gone.status().is_success());
-    assert_eq!(
-        eureka.renew(&service, &instance, Status::Up).await.unwrap(),
-        Renewal::Unknown
-    );
-
-    eureka.register(&service, &instance, TTL).await.unwrap();
-    assert_eq!(
-        eureka.renew(&service, &instance, Status::Up).await.unwrap(),
-        Renewal::Renewed
-    );
-    eureka.deregister(&service, &instance).await.unwrap();
+    let eureka = eureka(&url);
+    let take_out = async |service: &str, id: &str| {
+        let path = format!("{url}/apps/{}/{id}", service.to_uppercase());
+        let gone = reqwest::Client::new().delete(path).send().await.unwrap();
+        assert!(gone.status().is_success());
+    };
+    scenarios::an_instance_that_was_taken_out_behind_its_back_registers_again(&eureka, take_out)
+        .await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status};
 use buttress::registries::consul::Consul;
 use buttress::registries::eureka::Eureka;
+use buttress::registries::zookeeper::ZooKeeper;
 use tokio::process::Command;
 use watching::{Watching, left_out, real, unique};
 
@@ -68,4 +69,13 @@ async fn eureka_may_crash_and_forget() {
     let eureka = Eureka::new(&url).unwrap();
     let eureka = Arc::new(eureka.poll(Duration::from_millis(300)));
     a_crash_ends_the_watch_and_the_instance_registers_again(eureka, "eureka").await;
+}
+
+#[tokio::test]
+async fn zookeeper_may_crash_and_forget() {
+    let (Some(url), Some(_)) = (real("ZOOKEEPER_URL"), real("BUTTRESS_SERVERS_STATE")) else {
+        return;
+    };
+    let zookeeper = Arc::new(ZooKeeper::new(&url).unwrap());
+    a_crash_ends_the_watch_and_the_instance_registers_again(zookeeper, "zookeeper").await;
 }

@@ -9,3 +9,5 @@ pub mod file;
 #[cfg(any(feature = "consul", feature = "eureka"))]
 mod http;
 pub mod memory;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;

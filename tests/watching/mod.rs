@@ -1,6 +1,9 @@
 //! Watches under way, and the real servers that there may be.
 #![allow(dead_code, unreachable_pub)] // No test uses all of it.
 
+pub mod proxy;
+pub mod scenarios;
+
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -47,7 +50,7 @@ impl Watching {
         Self { updates, ended }
     }
 
-    /// The next update, which must come within 20 s.
+    /// The next update, which must come within 30 s.
     pub async fn next(&mut self) -> Update {
         let next = tokio::time::timeout(PATIENCE, self.updates.recv()).await;
         match next.expect("no update in time") {
@@ -71,7 +74,7 @@ impl Watching {
     }
 
     /// The first list that `wanted` likes.
-    pub async fn until(&mut self, wanted: impl Fn(&[Instance]) -> bool) -> Vec<Instance> {
+    pub async fn until(&mut self, mut wanted: impl FnMut(&[Instance]) -> bool) -> Vec<Instance> {
         let began = clock::now();
         let mut last = Vec::new();
         loop {
@@ -95,4 +98,4 @@ impl Watching {
     }
 }
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
