@@ -72,6 +72,7 @@
 //! | `reqwest` | `transport::reqwest`: [the client](docs::client) around a `reqwest::Client` |
 //! | `consul` | `registries::consul`: [Consul](docs::registries::consul) |
 //! | `eureka` | `registries::eureka`: [Eureka](docs::registries::eureka) |
+//! | `zookeeper` | `registries::zookeeper`: [ZooKeeper](docs::registries::zookeeper) |
 //! | `file` | `registries::file`: [a TOML or JSON file](docs::registries::file) that is watched |
 //! | `metrics` | `observe::MetricsObserver`: events as [figures](docs::observe) |
 //! | `tracing` | `observe::TracingObserver`: events as `tracing` [events](docs::observe) |
@@ -85,7 +86,7 @@
 //! | [`layers`] | one each: timeout, bulkhead, retry, circuit breaker, and more |
 //! | [`balance`] | sends each call to one of the instances |
 //! | [`discovery`] | the instances: cache, guard, freshness, registration |
-//! | [`registries`] | Consul, Eureka, a file, memory |
+//! | [`registries`] | Consul, Eureka, ZooKeeper, a file, memory |
 //! | [`error`](mod@error), [`classify`], [`deadline`], [`budget`], [`observe`] | what they share |
 //! | [`clock`], [`rng`] | the only readers of time and chance |
 //! | [`algo`] | the decisions: windows, state machines, picks. Pure functions of their arguments |

@@ -103,7 +103,7 @@ impl Follow {
                 },
                 Some(place) = self.fired.next() => {
                     // Many that change at once are read at once.
-                    clock::until(began + LEAST).await;
+                    clock::until(clock::after(began, LEAST)).await;
                     self.stale.insert(place);
                     while let Some(Some(place)) = self.fired.next().now_or_never() {
                         self.stale.insert(place);
@@ -121,10 +121,13 @@ impl Follow {
         if self.state.peek_state() == SessionState::SyncConnected {
             return Err(error);
         }
-        let lost = self.updates.failed(error);
-        lost.await;
+        self.updates.failed(error).await;
+        let limit = clock::after(clock::now(), 2 * self.session.session_timeout());
         while self.state.peek_state() == SessionState::Disconnected {
-            self.state.changed().await;
+            tokio::select! {
+                _ = self.state.changed() => {}
+                () = clock::until(limit) => break,
+            }
         }
         match self.state.peek_state() {
             SessionState::SyncConnected => self.check().await,
