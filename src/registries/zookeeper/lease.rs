@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use zookeeper_client::{Client, CreateMode, Error, SessionState};
 
 use super::ensemble::{Ensemble, joined};
-use super::node;
+use super::node::{self, Payload};
 use crate::clock;
 use crate::discovery::{ErrorKind, Instance, RegistryError, Renewal, Status};
 
@@ -19,6 +19,7 @@ use crate::discovery::{ErrorKind, Instance, RegistryError, Renewal, Status};
 #[derive(Clone, Default)]
 pub(super) struct Leases {
     held: Arc<Mutex<HashMap<Key, Held>>>,
+    pub(super) payload: Payload,
 }
 
 /// Service, in lower case, and instance.
@@ -63,7 +64,7 @@ impl Leases {
             None => (now(), keep(&session, ttl)),
         };
         let told = instance.status;
-        let data = node::encode(&name, instance, told, since);
+        let data = node::encode(&name, instance, told, since, self.payload);
         put(ensemble, &session, &folder, &path, &data).await?;
         let held = Held {
             session: Arc::downgrade(&session),
@@ -115,7 +116,7 @@ impl Leases {
         };
         // One that somebody else has put there since is theirs to keep.
         if stat.ephemeral_owner == session.session_id().0 && held.told != status {
-            let data = node::encode(&held.service, instance, status, held.since);
+            let data = node::encode(&held.service, instance, status, held.since, self.payload);
             let told = session.set_data(&held.path, &data, Some(stat.version));
             match ensemble.ask(&session, told).await? {
                 Ok(_) => {}

@@ -32,6 +32,7 @@ use zookeeper_client::Connector;
 use self::ensemble::{Ensemble, Shared, joined};
 use self::follow::Follow;
 use self::lease::Leases;
+use self::node::Payload;
 use crate::discovery::{BoxFuture, Instance, Registry, RegistryError, Renewal, Status, Updates};
 
 /// A ZooKeeper ensemble. A cheap clone talks to the same one, and all watches share one session.
@@ -74,6 +75,15 @@ impl ZooKeeper {
     #[must_use]
     pub fn base(mut self, path: &str) -> Self {
         self.base = joined("", path);
+        self
+    }
+
+    /// Writes metadata so that clients of Spring Cloud read it. Those of Curator itself then fail at every instance of
+    /// the service, unless they have Spring Cloud's classes. Default: as a map, which they read as an `Object` or a
+    /// `Map`, and not at all where there is none. Instances are read in either form.
+    #[must_use]
+    pub fn spring_cloud(mut self) -> Self {
+        self.leases.payload = Payload::Spring;
         self
     }
 

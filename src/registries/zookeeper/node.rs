@@ -1,9 +1,9 @@
-//! What a node says of an instance: the `ServiceInstance` of Curator, with the payload of Spring Cloud.
+//! What a node says of an instance: the `ServiceInstance` of Curator.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::discovery::{Instance, Status};
 
@@ -32,20 +32,45 @@ pub(super) fn decode(id: &str, data: &[u8]) -> Option<Instance> {
     Some(instance)
 }
 
+/// For whom a payload is written: Curator's clients fail at any that is not of the class they are made for, and then at all
+/// instances of the service.
+#[derive(Clone, Copy, Default)]
+pub(super) enum Payload {
+    /// For all, as far as may be: none where there is nothing to tell, else the metadata.
+    #[default]
+    Plain,
+    /// For Spring Cloud.
+    Spring,
+}
+
 /// The data of the node of `instance`, which is as `status` says and was registered at `since`, in milliseconds since
 /// 1970.
-pub(super) fn encode(service: &str, instance: &Instance, status: Status, since: u64) -> Vec<u8> {
+pub(super) fn encode(
+    service: &str,
+    instance: &Instance,
+    status: Status,
+    since: u64,
+    payload: Payload,
+) -> Vec<u8> {
     let mut metadata: BTreeMap<_, _> = (instance.metadata.iter())
         .map(|(key, value)| (&**key, &**value))
         .collect();
     let weight = instance.weight.to_string();
-    metadata.insert(STATUS, word(status));
     if let Some(zone) = &instance.zone {
         metadata.insert(ZONE, zone);
     }
     if instance.weight != 1 {
         metadata.insert(WEIGHT, &weight);
     }
+    let is_bare = metadata.is_empty();
+    metadata.insert(STATUS, word(status));
+    let payload = match payload {
+        Payload::Plain if is_bare => Value::Null,
+        Payload::Plain => json!(metadata),
+        Payload::Spring => {
+            json!({CLASS: SPRING, "id": instance.id, "name": service, "metadata": metadata})
+        }
+    };
     let port = instance.port;
     let told = ServiceInstance {
         name: service,
@@ -53,12 +78,7 @@ pub(super) fn encode(service: &str, instance: &Instance, status: Status, since: 
         address: &instance.host,
         port: (!instance.secure).then_some(port),
         ssl_port: instance.secure.then_some(port),
-        payload: Payload {
-            class: "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance",
-            id: &instance.id,
-            name: service,
-            metadata,
-        },
+        payload,
         registered: since,
         service_type: "DYNAMIC",
         uri_spec: UriSpec::new(instance.secure),
@@ -91,7 +111,7 @@ struct ServiceInstance<'a> {
     address: &'a str,
     port: Option<u16>,
     ssl_port: Option<u16>,
-    payload: Payload<'a>,
+    payload: Value,
     #[serde(rename = "registrationTimeUTC")]
     registered: u64,
     service_type: &'static str,
@@ -99,15 +119,6 @@ struct ServiceInstance<'a> {
     /// Left out where it is `true`, as is the default: a Curator that does not know it refuses the whole instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     enabled: Option<bool>,
-}
-
-#[derive(Serialize)]
-struct Payload<'a> {
-    #[serde(rename = "@class")]
-    class: &'static str,
-    id: &'a str,
-    name: &'a str,
-    metadata: BTreeMap<&'a str, &'a str>,
 }
 
 /// How a client of Curator makes a URL of the instance.
@@ -195,14 +206,13 @@ const WEIGHT: &str = "weight";
 const STATUS: &str = "instance_status";
 /// What Java's own side needs to read a payload.
 const CLASS: &str = "@class";
+const SPRING: &str = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance";
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
 
     fn decoded(data: Value) -> Option<Instance> {
         decode("a", data.to_string().as_bytes())
@@ -284,29 +294,49 @@ mod tests {
         }
     }
 
+    fn told(instance: &Instance, status: Status, payload: Payload) -> Value {
+        serde_json::from_slice(&encode("orders", instance, status, 7, payload)).unwrap()
+    }
+
     #[test]
     fn one_that_is_up_has_no_word_that_an_old_curator_refuses() {
         let instance = Instance::new("a", "h", 80);
-        let told = |status| -> Value {
-            serde_json::from_slice(&encode("orders", &instance, status, 7)).unwrap()
-        };
-        let up = told(Status::Up);
+        let up = told(&instance, Status::Up, Payload::Plain);
         let keys: Vec<_> = up.as_object().unwrap().keys().collect();
+        let known = [
+            "address",
+            "id",
+            "name",
+            "payload",
+            "port",
+            "registrationTimeUTC",
+            "serviceType",
+            "sslPort",
+            "uriSpec",
+        ];
+        assert_eq!(keys, known);
+        let down = told(&instance, Status::Down, Payload::Plain);
+        assert_eq!(down["enabled"], false);
+    }
+
+    #[test]
+    fn a_payload_is_written_only_where_there_is_something_to_tell_or_spring_cloud_reads_it() {
+        let bare = Instance::new("a", "h", 80);
+        let zoned = bare.clone().zone("z1");
+        let up = |instance, payload| told(instance, Status::Up, payload)["payload"].take();
+        assert_eq!(up(&bare, Payload::Plain), Value::Null);
         assert_eq!(
-            keys,
-            [
-                "address",
-                "id",
-                "name",
-                "payload",
-                "port",
-                "registrationTimeUTC",
-                "serviceType",
-                "sslPort",
-                "uriSpec"
-            ]
+            up(&zoned, Payload::Plain),
+            json!({"zone": "z1", "instance_status": "UP"})
         );
-        assert_eq!(told(Status::Down)["enabled"], false);
+        assert_eq!(
+            up(&bare, Payload::Spring),
+            json!({"@class": SPRING, "id": "a", "name": "orders", "metadata": {"instance_status": "UP"}})
+        );
+
+        // Nor is the word of a status.
+        let data = encode("orders", &bare, Status::Down, 7, Payload::Plain);
+        assert_eq!(decode("a", &data), Some(bare.status(Status::OutOfService)));
     }
 
     prop_compose! {
@@ -331,8 +361,12 @@ mod tests {
             instance in instances(),
             status in proptest::sample::select(vec![Status::Up, Status::Starting, Status::OutOfService, Status::Down]),
         ) {
-            let data = encode("orders", &instance, status, 7);
-            prop_assert_eq!(decode("a", &data), Some(instance.status(status)));
+            let data = encode("orders", &instance, status, 7, Payload::Spring);
+            let instance = instance.status(status);
+            prop_assert_eq!(decode("a", &data), Some(instance.clone()));
+            let instance = instance.zone("z1");
+            let data = encode("orders", &instance, status, 7, Payload::Plain);
+            prop_assert_eq!(decode("a", &data), Some(instance));
         }
 
         #[test]
@@ -347,7 +381,7 @@ mod tests {
             byte: u8,
             cut: proptest::sample::Index,
         ) {
-            let mut data = encode("orders", &instance, Status::Up, 7);
+            let mut data = encode("orders", &instance, Status::Up, 7, Payload::Spring);
             let (at, cut) = (at.index(data.len()), cut.index(data.len()));
             data[at] = byte;
             let _ = decode("a", &data);
