@@ -1,10 +1,9 @@
 //! The servers, how a session with them is opened, and what their errors mean.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Mutex;
 use zookeeper_client::{Acl, Acls, Client, Connector, Error, Permission, SessionState};
 
 use crate::clock;
@@ -69,7 +68,7 @@ impl Ensemble {
         }
     }
 
-    /// Waits for an answer in the session of `client`, but not for ever.
+    /// Waits for an answer in the session of `client`, but not for ever. What it says of a node is left to the caller.
     pub(super) async fn ask<T>(
         &self,
         client: &Client,
@@ -169,45 +168,6 @@ impl Ensemble {
     }
 }
 
-/// A session that is opened when it is needed first, lasts while somebody holds it, and is opened again after its end.
-#[derive(Default)]
-pub(super) struct Shared {
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    session: std::sync::Weak<Client>,
-    failed: Option<(Instant, RegistryError)>,
-}
-
-impl Shared {
-    pub(super) async fn session(&self, ensemble: &Ensemble) -> Result<Arc<Client>, RegistryError> {
-        let asked = clock::now();
-        let mut state = self.state.lock().await;
-        let session = state.session.upgrade();
-        if let Some(session) = session.filter(|session| !session.state().is_terminated()) {
-            return Ok(session);
-        }
-        // Whoever waited for somebody else's attempt does not begin another.
-        match &state.failed {
-            Some((at, error)) if *at >= asked => return Err(error.clone()),
-            _ => {}
-        }
-        match ensemble.open(SESSION).await {
-            Ok(session) => {
-                let session = Arc::new(session);
-                state.session = Arc::downgrade(&session);
-                Ok(session)
-            }
-            Err(error) => {
-                state.failed = Some((clock::now(), error.clone()));
-                Err(error)
-            }
-        }
-    }
-}
-
 /// Those of `names` that are `service` but for their case.
 pub(super) fn spellings(mut names: Vec<String>, service: &str) -> Vec<String> {
     names.retain(|name| name.eq_ignore_ascii_case(service));
@@ -259,8 +219,6 @@ fn wrong(message: String) -> RegistryError {
     RegistryError::new("zookeeper", ErrorKind::Unsupported, message)
 }
 
-/// How long the session for watches lasts without a word to a server.
-const SESSION: Duration = Duration::from_secs(10);
 /// After this long without a word from a server, another one is tried.
 const SILENCE: Duration = Duration::from_secs(4);
 /// How long a session may take to open, and an answer to come.

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use zookeeper_client::{Client, CreateMode, Error, SessionState};
+use zookeeper_client::{Client, Error, SessionState};
 
 use super::ensemble::{Ensemble, joined};
 use super::node::{self, Payload};
+use super::put::put;
 use crate::clock;
-use crate::discovery::{ErrorKind, Instance, RegistryError, Renewal, Status};
+use crate::discovery::{Instance, RegistryError, Renewal, Status};
 
 /// What this process registered.
 ///
@@ -29,6 +30,8 @@ type Key = (String, String);
 struct Held {
     /// Gone once the lease has run out.
     session: Weak<Client>,
+    /// The session's id, by which its nodes are known.
+    owner: i64,
     ttl: Duration,
     service: String,
     path: String,
@@ -68,6 +71,7 @@ impl Leases {
         put(ensemble, &session, &folder, &path, &data).await?;
         let held = Held {
             session: Arc::downgrade(&session),
+            owner: session.session_id().0,
             ttl,
             service: name,
             path,
@@ -115,7 +119,7 @@ impl Leases {
             return Ok(Renewal::Unknown);
         };
         // One that somebody else has put there since is theirs to keep.
-        if stat.ephemeral_owner == session.session_id().0 && held.told != status {
+        if stat.ephemeral_owner == held.owner && held.told != status {
             let data = node::encode(&held.service, instance, status, held.since, self.payload);
             let told = session.set_data(&held.path, &data, Some(stat.version));
             match ensemble.ask(&session, told).await? {
@@ -152,11 +156,11 @@ impl Leases {
                 format!("{}/{}", joined(root, &name), instance.id)
             }
         };
-        if let Some(held) = &held {
-            let ours = held.session.upgrade().map(|session| session.session_id().0);
+        if let Some(held) = held {
             let found = ensemble.ask(&session, session.check_stat(&path)).await?;
             let stat = found.map_err(|error| ensemble.error(error))?;
-            if stat.is_some_and(|stat| ours.is_some_and(|ours| ours != stat.ephemeral_owner)) {
+            // Somebody else's, or nobody's.
+            if stat.is_none_or(|stat| stat.ephemeral_owner != held.owner) {
                 return Ok(());
             }
         }
@@ -180,80 +184,6 @@ impl Held {
         let session = self.session.upgrade()?;
         (session.state() == SessionState::SyncConnected).then_some(session)
     }
-}
-
-/// Puts the node at `path`, in the place of one that an earlier session left.
-async fn put(
-    ensemble: &Ensemble,
-    session: &Client,
-    folder: &str,
-    path: &str,
-    data: &[u8],
-) -> Result<(), RegistryError> {
-    let ephemeral = CreateMode::Ephemeral.with_acls(ensemble.acl());
-    for _ in 0..ATTEMPTS {
-        let created = session.create(path, data, &ephemeral);
-        let put = match ensemble.ask(session, created).await? {
-            Ok(_) => Ok(()),
-            Err(Error::NoNode) => {
-                make_folder(ensemble, session, folder).await?;
-                continue;
-            }
-            Err(Error::NodeExists) => {
-                let found = ensemble.ask(session, session.check_stat(path)).await?;
-                match found {
-                    Ok(Some(stat)) if stat.ephemeral_owner == session.session_id().0 => {
-                        let told = session.set_data(path, data, None);
-                        ensemble.ask(session, told).await?.map(|_| ())
-                    }
-                    // In one step, so that nobody sees it gone.
-                    Ok(Some(_)) => {
-                        let mut both = session.new_multi_writer();
-                        let written = (both.add_delete(path, None))
-                            .and_then(|()| both.add_create(path, data, &ephemeral));
-                        written.map_err(|error| ensemble.error(error))?;
-                        let done = async { both.commit().await.map_err(Error::from) };
-                        ensemble.ask(session, done).await?.map(|_| ())
-                    }
-                    Ok(None) => continue,
-                    Err(error) => Err(error),
-                }
-            }
-            Err(error) => Err(error),
-        };
-        match put {
-            Ok(()) => return Ok(()),
-            Err(Error::NoNode | Error::NodeExists) => {}
-            Err(error) => return Err(ensemble.error(error)),
-        }
-    }
-    let message = "others put and take away the same node all the time";
-    Err(RegistryError::new(
-        ensemble.name.clone(),
-        ErrorKind::Failed,
-        message,
-    ))
-}
-
-/// Makes the folder of a service and all above it, which the servers remove once they are empty.
-async fn make_folder(
-    ensemble: &Ensemble,
-    session: &Client,
-    folder: &str,
-) -> Result<(), RegistryError> {
-    for mode in [CreateMode::Container, CreateMode::Persistent] {
-        let options = mode.with_acls(ensemble.acl());
-        match ensemble
-            .ask(session, session.mkdir(folder, &options))
-            .await?
-        {
-            Ok(()) => return Ok(()),
-            // Before 3.5, there are no containers.
-            Err(Error::Unimplemented) => {}
-            Err(error) => return Err(ensemble.error(error)),
-        }
-    }
-    Err(ensemble.error(Error::Unimplemented))
 }
 
 /// Holds `session` until what is returned is dropped, or for `ttl` after it was told of last.
@@ -281,6 +211,3 @@ fn now() -> u64 {
     let since = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
-
-/// How often what others do at the same time may come between.
-const ATTEMPTS: u32 = 5;

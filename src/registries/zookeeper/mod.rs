@@ -21,6 +21,9 @@ mod ensemble;
 mod follow;
 mod lease;
 mod node;
+mod put;
+mod shared;
+mod tree;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,10 +32,11 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use zookeeper_client::Connector;
 
-use self::ensemble::{Ensemble, Shared, joined};
+use self::ensemble::{Ensemble, joined};
 use self::follow::Follow;
 use self::lease::Leases;
 use self::node::Payload;
+use self::shared::Shared;
 use crate::discovery::{BoxFuture, Instance, Registry, RegistryError, Renewal, Status, Updates};
 
 /// A ZooKeeper ensemble. A cheap clone talks to the same one, and all watches share one session.
@@ -108,6 +112,9 @@ impl Registry for ZooKeeper {
     fn watch(&self, service: &str, updates: Updates) -> BoxFuture<'static, RegistryError> {
         let (zookeeper, service) = (self.clone(), service.to_owned());
         Box::pin(async move {
+            if let Err(error) = zookeeper.ensemble.check_name(&service) {
+                return error;
+            }
             let session = match zookeeper.watching.session(&zookeeper.ensemble).await {
                 Ok(session) => session,
                 Err(error) => return error,
