@@ -5,7 +5,7 @@ mod watching;
 
 use std::time::Duration;
 
-use buttress::discovery::{Instance, Registry, Status};
+use buttress::discovery::{Instance, Registry, Renewal, Status};
 use buttress::registries::eureka::Eureka;
 use watching::scenarios::{TTL, is_one};
 use watching::{Watching, real, scenarios, unique};
