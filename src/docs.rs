@@ -91,6 +91,9 @@ pub mod registries {
 
     #[doc = include_str!("../docs/registries/memory.md")]
     pub mod memory {}
+
+    #[doc = include_str!("../docs/registries/zookeeper.md")]
+    pub mod zookeeper {}
 }
 
 #[cfg(doctest)]

@@ -76,6 +76,7 @@
 //! | `consul` | `registries::consul`: [Consul](docs::registries::consul) |
 //! | `eureka` | `registries::eureka`: [Eureka](docs::registries::eureka) |
 //! | `etcd` | `registries::etcd`: [etcd](docs::registries::etcd) |
+//! | `zookeeper` | `registries::zookeeper`: [ZooKeeper](docs::registries::zookeeper) |
 //! | `kubernetes` | `registries::kubernetes`: [Kubernetes](docs::registries::kubernetes) |
 //! | `dns` | `registries::dns`: [DNS](docs::registries::dns), addresses and SRV records |
 //! | `redis` | `transport::redis`: [a rate limit that processes share](docs::layers::rate_limit#a-limit-that-processes-share) |
@@ -93,7 +94,7 @@
 //! | [`layers`] | one each: timeout, bulkhead, retry, circuit breaker, and more |
 //! | [`balance`] | sends each call to one of the instances |
 //! | [`discovery`] | the instances: cache, guard, freshness, registration |
-//! | [`registries`] | Consul, Eureka, etcd, Kubernetes, DNS, a file, memory |
+//! | [`registries`] | Consul, Eureka, etcd, ZooKeeper, Kubernetes, DNS, a file, memory |
 //! | [`error`](mod@error), [`classify`], [`deadline`], [`budget`], [`observe`] | what they share |
 //! | [`clock`], [`rng`] | the only readers of time and chance |
 //! | [`algo`] | the decisions: windows, state machines, picks. Pure functions of their arguments |

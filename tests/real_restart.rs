@@ -13,6 +13,7 @@ use buttress::discovery::{ErrorKind, Freshness, Instance, Registry, Renewal, Res
 use buttress::registries::consul::Consul;
 use buttress::registries::etcd::Etcd;
 use buttress::registries::eureka::Eureka;
+use buttress::registries::zookeeper::ZooKeeper;
 use kubernetes::{Api, ready};
 use serde_json::json;
 use tokio::process::Command;
@@ -177,4 +178,14 @@ async fn kubernetes_may_crash_and_forget() {
     assert_eq!(watching.instances().await.len(), 2);
     let back = resolved.changed(held.version()).await;
     assert_eq!((back.live().len(), back.held().len()), (2, 0));
+}
+
+#[tokio::test]
+async fn zookeeper_may_crash_and_forget() {
+    let (Some(url), Some(_)) = (real("ZOOKEEPER_URL"), real("BUTTRESS_SERVERS_STATE")) else {
+        return;
+    };
+    let zookeeper = Arc::new(ZooKeeper::new(&url).unwrap());
+    a_crash_ends_the_watch_and_the_instance_registers_again(zookeeper, "zookeeper", instance())
+        .await;
 }

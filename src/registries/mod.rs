@@ -24,3 +24,5 @@ mod lines;
 pub mod memory;
 #[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
 mod servers;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
