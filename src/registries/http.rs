@@ -82,6 +82,7 @@ impl Http {
     }
 
     /// Talks through the client of `other`.
+    #[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
     pub(super) fn share(&mut self, other: &Self) {
         self.client = other.client.clone();
     }
