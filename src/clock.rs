@@ -2,10 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant, SystemTime};
 
+use pin_project_lite::pin_project;
+use tokio::runtime::{Handle, Id};
+use tokio::task::unconstrained;
 pub use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::algo::tick::Moment;
@@ -78,10 +81,24 @@ pub fn until(at: Instant) -> Sleep {
 
 /// A timer that takes no room until something waits for it, and then a box that another has left: a future that may need
 /// one stays small, and a call allocates only where more wait at once than ever did on its thread.
+///
+/// What is left goes on running, for nobody, and whoever takes it on lets it run and moves it when it ends too early:
+/// calls that end in time do not take the lock of the runtime's wheel, twice each, to start and to stop a timer.
 #[derive(Default)]
 pub(crate) struct Timer(Option<TimerBox>);
 
-type TimerBox = Pin<Box<Option<Sleep>>>;
+type TimerBox = Pin<Box<Option<Running>>>;
+
+pin_project! {
+    struct Running {
+        // Where it runs: one that nobody drives any more would never end.
+        runtime: Id,
+        // The moment that is waited for, at or after that at which it ends.
+        at: Instant,
+        #[pin]
+        sleep: Sleep,
+    }
+}
 
 impl Timer {
     /// Has a box ready for one more timer on this thread.
@@ -91,14 +108,14 @@ impl Timer {
 
     /// Waits until `at`, or until the moment that it was first given since it was [stopped](Self::stop).
     pub(crate) fn poll_until(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.0.get_or_insert_with(|| {
-            let left = BOXES.try_with(|boxes| boxes.borrow_mut().pop());
-            let mut timer = left.ok().flatten().unwrap_or_default();
-            timer.set(Some(until(at)));
-            timer
-        });
-        if let Some(timer) = timer.as_mut().as_pin_mut() {
-            ready!(timer.poll(cx));
+        let timer = self.0.get_or_insert_with(|| take(at));
+        if let Some(running) = timer.as_mut().as_pin_mut() {
+            let mut running = running.project();
+            ready!(poll_sleep(running.sleep.as_mut(), cx));
+            if running.sleep.deadline().into_std() < *running.at {
+                running.sleep.as_mut().reset((*running.at).into());
+                ready!(poll_sleep(running.sleep, cx));
+            }
         }
         Poll::Ready(())
     }
@@ -124,8 +141,45 @@ impl fmt::Debug for Timer {
     }
 }
 
+/// Outside of tokio's budget for a task, which what is bounded in time may use up each time that it is polled.
+#[inline]
+fn poll_sleep(sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+    pin!(unconstrained(sleep)).poll(cx)
+}
+
+/// A timer for the moment `at`, which another has left if there is one.
+fn take(at: Instant) -> TimerBox {
+    let left = BOXES.try_with(|boxes| boxes.borrow_mut().pop());
+    let mut timer = left.ok().flatten().unwrap_or_default();
+    let runtime = Handle::current().id();
+    let at_most = tokio::time::Instant::from_std(at);
+    match timer.as_mut().as_pin_mut() {
+        // When a runtime ends, so do all its timers; then another may have its name.
+        Some(running) if running.runtime == runtime && !running.sleep.is_elapsed() => {
+            let mut running = running.project();
+            *running.at = at;
+            if at_most < running.sleep.deadline() {
+                running.sleep.as_mut().reset(at_most);
+            }
+        }
+        _ => {
+            let sleep = sleep_until(at_most);
+            timer.set(Some(Running { runtime, at, sleep }));
+        }
+    }
+    timer
+}
+
 fn leave(mut timer: TimerBox) {
-    timer.set(None);
+    if let Some(running) = timer.as_mut().as_pin_mut() {
+        if running.sleep.is_elapsed() {
+            timer.set(None);
+        } else {
+            // Wakes nobody from now on.
+            let mut nobody = Context::from_waker(Waker::noop());
+            let _ = poll_sleep(running.project().sleep, &mut nobody);
+        }
+    }
     // A thread that is about to end keeps none.
     let _ = BOXES.try_with(|boxes| {
         let mut boxes = boxes.borrow_mut();

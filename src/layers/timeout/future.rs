@@ -1,10 +1,8 @@
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
-use tokio::task::unconstrained;
 
 use super::bound::{Bound, rejected};
 use crate::clock::{self, Timer};
@@ -92,9 +90,7 @@ where
                 Poll::Ready(Err(_)) if bound.at <= clock::now() => {}
                 Poll::Ready(result) => return Poll::Ready(result),
                 Poll::Pending => {
-                    // Outside of tokio's budget for a task: an inner future that uses it up each time must end as well.
-                    let timer = poll_fn(|cx| timer.poll_until(bound.at, cx));
-                    ready!(pin!(unconstrained(timer)).poll(cx));
+                    ready!(timer.poll_until(bound.at, cx));
                 }
             }
         }
