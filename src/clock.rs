@@ -201,3 +201,71 @@ pub fn after(at: Instant, wait: Duration) -> Instant {
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    use super::*;
+
+    /// Lets a timer of the moment `at` run and leaves it.
+    fn leave_one(at: Instant, cx: &mut Context<'_>) {
+        assert!(Timer::default().poll_until(at, cx).is_pending());
+    }
+
+    async fn ends(at: Instant) {
+        let mut timer = Timer::default();
+        poll_fn(|cx| timer.poll_until(at, cx)).await;
+        assert_eq!(now(), at);
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_was_left_ends_at_the_moment_of_whoever_takes_it_on() {
+        let mut nobody = Context::from_waker(Waker::noop());
+        for left in [1, 2, 3] {
+            leave_one(now() + left * SECOND, &mut nobody);
+            ends(now() + 2 * SECOND).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_was_left_wakes_nobody() {
+        struct Never;
+        impl Wake for Never {
+            fn wake(self: Arc<Self>) {
+                panic!("woken");
+            }
+        }
+        let never = Arc::new(Never);
+        let waker = Waker::from(Arc::clone(&never));
+        leave_one(now() + SECOND, &mut Context::from_waker(&waker));
+        drop(waker);
+        assert_eq!(Arc::strong_count(&never), 1);
+        sleep(2 * SECOND).await;
+    }
+
+    #[test]
+    fn a_timer_that_was_left_in_a_runtime_that_ended_or_stands_still_is_not_taken_on() {
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_time().start_paused(true).build().unwrap()
+        };
+        let leave_in = |runtime: &tokio::runtime::Runtime| {
+            runtime.block_on(async {
+                let mut nobody = Context::from_waker(Waker::noop());
+                leave_one(now() + SECOND, &mut nobody);
+            });
+        };
+        let stands_still = runtime();
+        leave_in(&stands_still);
+        runtime().block_on(async { ends(now() + 2 * SECOND).await });
+        let ended = runtime();
+        leave_in(&ended);
+        drop(ended);
+        runtime().block_on(async { ends(now() + 2 * SECOND).await });
+    }
+}
