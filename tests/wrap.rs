@@ -17,11 +17,12 @@ use buttress::error::{AsRejected, ErrorLayer};
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::circuit_breaker::CircuitBreaker;
 use buttress::layers::coalesce::CoalesceLayer;
+use buttress::layers::hedge::CopyRequest;
 use buttress::layers::rate_limit::RateLimiter;
-use buttress::layers::retry::RetryLayer;
+use buttress::layers::retry::{RetryLayer, Rules};
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::transport::axum::respond;
-use buttress::transport::http::{HttpRules, ReplayBody};
+use buttress::transport::http::{Attempt, HttpRules, ReplayBody};
 use buttress::transport::tonic::{GrpcRules, status};
 use buttress::{BoxError, Rejected};
 use http::StatusCode;
@@ -36,6 +37,7 @@ use tonic_prost::ProstCodec;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 const MINUTE: Duration = Duration::from_secs(60);
+const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 // axum
@@ -274,7 +276,7 @@ async fn a_retried_call_comes_back_when_the_server_said() {
         .oneshot(hello())
         .await
         .unwrap();
-    assert_eq!(reply.get_ref().text, "hello world");
+    assert_eq!(reply.get_ref().text, "1 again");
     assert!(clock::now() - began >= Duration::from_millis(200));
     assert_eq!(greeter.calls(), 2);
 }
@@ -305,8 +307,30 @@ async fn a_retry_around_the_channel_sees_a_failure_that_stands_in_the_head() {
         .map_err(status)
         .service(greeter.channel.clone());
     let reply = client(channel).oneshot(hello()).await.unwrap();
-    assert_eq!(reply.get_ref().text, "hello world");
+    assert_eq!(reply.get_ref().text, "1 again");
     assert_eq!(greeter.calls(), 2);
+}
+
+#[test]
+fn a_request_of_grpc_says_which_attempt_it_is_and_its_hedges_count_on() {
+    let rules = GrpcRules::new();
+    let mut request = hello();
+    let before = |request: &Request<Hello>| {
+        let told = request.metadata().get(PREVIOUS_ATTEMPTS);
+        let attempt = request.extensions().get::<Attempt>().copied();
+        (told.map(|it| it.to_str().unwrap().to_owned()), attempt)
+    };
+    let attempt = |number, hedge| Some(Attempt { number, hedge });
+    let said = |before: &str| Some(before.to_owned());
+    let mark = |request: &mut Request<Hello>, number| {
+        Rules::<_, Response<Reply>, Status>::mark(&rules, request, number);
+    };
+    mark(&mut request, 1);
+    assert_eq!(before(&request), (None, attempt(1, false)));
+    mark(&mut request, 2);
+    assert_eq!(before(&request), (said("1"), attempt(2, false)));
+    let hedge = rules.copy(&request, 2).unwrap();
+    assert_eq!(before(&hedge), (said("2"), attempt(3, true)));
 }
 
 #[tokio::test]
@@ -373,7 +397,10 @@ impl Greeter {
             let call = counted.fetch_add(1, Ordering::SeqCst) as usize;
             let failure = failures.get(call).cloned();
             let reply = service_fn(move |request: Request<Hello>| {
-                let text = format!("hello {}", request.get_ref().name);
+                let text = match request.metadata().get(PREVIOUS_ATTEMPTS) {
+                    Some(before) => format!("{} again", before.to_str().unwrap()),
+                    None => format!("hello {}", request.get_ref().name),
+                };
                 let result = match failure.clone() {
                     Some(failure) => Err(failure),
                     None => Ok(Response::new(Reply { text })),

@@ -20,6 +20,7 @@ mod replay;
 mod rules;
 
 pub use attempt::Attempt;
+pub(crate) use attempt::PREVIOUS_ATTEMPTS;
 pub use cut::CutBody;
 pub use held::HeldBody;
 pub use priority::ByExtension;

@@ -1,6 +1,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Which attempt of a call a request is, among its extensions: [`HttpRules`](super::HttpRules) put it there.
+/// Which attempt of a call a request is, among its extensions: [`HttpRules`](super::HttpRules) put it there, or the rules
+/// of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// 1 for the first; retries and hedges count on from it.
@@ -10,6 +11,14 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// The hedge of a request that is the attempt `before`, if anything was said of that.
+    pub(crate) fn hedge_after(before: Option<Self>) -> Self {
+        Self {
+            number: before.unwrap_or_default().number + 1,
+            hedge: true,
+        }
+    }
+
     /// Writes the number into the header `name`, as that is read in the field.
     pub(crate) fn announce(self, name: &HeaderName, headers: &mut HeaderMap) {
         let number = match name == PREVIOUS_ATTEMPTS {
@@ -34,4 +43,4 @@ impl Default for Attempt {
 }
 
 /// gRPC A6: how many attempts went before.
-const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+pub(crate) const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";

@@ -59,11 +59,7 @@ impl<B: Body> CopyRequest<Request<ReplayBody<B>>> for HttpRules {
         }
         let mut hedge = copy(request)?;
         let before = request.extensions().get::<Attempt>();
-        let attempt = Attempt {
-            number: before.copied().unwrap_or_default().number + 1,
-            hedge: true,
-        };
-        self.mark_as(attempt, &mut hedge);
+        self.mark_as(Attempt::hedge_after(before.copied()), &mut hedge);
         Some(hedge)
     }
 }

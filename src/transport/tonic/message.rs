@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use ::http::{HeaderMap, StatusCode};
+use ::http::{Extensions, HeaderMap, StatusCode};
 use ::tonic::{Code, Status};
 use http_body::Body;
 
@@ -16,6 +16,12 @@ pub trait GrpcRequest: Sized {
     fn can_copy(&self) -> bool {
         true
     }
+
+    /// Its metadata, as it goes over HTTP.
+    fn headers_mut(&mut self) -> &mut HeaderMap;
+
+    /// What the layers inside are told.
+    fn extensions_mut(&mut self) -> &mut Extensions;
 }
 
 impl<M: Clone> GrpcRequest for ::tonic::Request<M> {
@@ -27,12 +33,28 @@ impl<M: Clone> GrpcRequest for ::tonic::Request<M> {
             self.get_ref().clone(),
         ))
     }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.metadata_mut().as_mut()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
 }
 
 /// The body of a generated client is no such; it can be put into a [`ReplayBody`].
 impl<B: Clone> GrpcRequest for ::http::Request<B> {
     fn copy(&self) -> Option<Self> {
         Some(self.clone())
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
     }
 }
 
@@ -43,6 +65,14 @@ impl<B: Body> GrpcRequest for ::http::Request<ReplayBody<B>> {
 
     fn can_copy(&self) -> bool {
         self.body().can_replay()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
     }
 }
 

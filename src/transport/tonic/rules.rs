@@ -1,3 +1,4 @@
+use ::http::HeaderName;
 use ::tonic::{Code, Status};
 
 use super::{Failure, GrpcRequest, GrpcResponse, Pushback};
@@ -5,12 +6,15 @@ use crate::classify::{Classify, Outcome};
 use crate::error::{AsRejected, Rejected};
 use crate::layers::hedge::CopyRequest;
 use crate::layers::retry::{Decision, Rules};
+use crate::transport::http::{Attempt, PREVIOUS_ATTEMPTS};
 
 /// Which gRPC calls are failures, and which of them are worth another attempt.
 ///
 /// `UNAVAILABLE` is tried again, and no other code unless it is [said](Self::retry_code): what else is safe to repeat,
 /// and whether, only the service knows. `grpc-retry-pushback-ms` is respected as [gRFC A6] has it: the next attempt waits
 /// at least so long, and there is none if the value is negative or cannot be read.
+///
+/// Each request gets an [`Attempt`] as an extension, and from the second on `grpc-previous-rpc-attempts` tells the server.
 ///
 /// `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNKNOWN` and `DATA_LOSS` are failures of the peer.
 /// `RESOURCE_EXHAUSTED`, and `UNAVAILABLE` with pushback, say that it has too much to do. `CANCELLED` says nothing of it,
@@ -101,6 +105,11 @@ impl<Req: GrpcRequest, Res: GrpcResponse> Rules<Req, Res, Status> for GrpcRules 
         request.copy()
     }
 
+    fn mark(&self, request: &mut Req, number: u32) {
+        let hedge = false;
+        mark(request, Attempt { number, hedge });
+    }
+
     fn decide(&self, request: &Req, result: Result<&Res, &Status>) -> Decision {
         match failure(result) {
             Some(failure) if request.can_copy() => self.decide(failure),
@@ -113,9 +122,13 @@ impl<Req: GrpcRequest, Res: GrpcResponse> Rules<Req, Res, Status> for GrpcRules 
     }
 }
 
+/// Inside of a retry, its hedges count on from its attempt.
 impl<Req: GrpcRequest> CopyRequest<Req> for GrpcRules {
     fn copy(&self, request: &Req, _: u32) -> Option<Req> {
-        request.copy()
+        let mut hedge = request.copy()?;
+        let before = hedge.extensions_mut().get::<Attempt>().copied();
+        mark(&mut hedge, Attempt::hedge_after(before));
+        Some(hedge)
     }
 }
 
@@ -127,6 +140,12 @@ impl<Res: GrpcResponse> Classify<Res, Status> for GrpcRules {
             _ => failure(result).map_or(Outcome::Success, |failure| self.classify(failure)),
         }
     }
+}
+
+fn mark(request: &mut impl GrpcRequest, attempt: Attempt) {
+    request.extensions_mut().insert(attempt);
+    let name = HeaderName::from_static(PREVIOUS_ATTEMPTS);
+    attempt.announce(&name, request.headers_mut());
 }
 
 fn failure<Res: GrpcResponse>(result: Result<&Res, &Status>) -> Option<Failure> {
