@@ -22,21 +22,17 @@ use tower::service_fn;
 use watching::{PATIENCE, unique, until};
 
 macro_rules! propagation {
-    ($($name:ident: $row:ty;)*) => { $(
+    ($($row:ident)*) => { $(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            if let Some(row) = <$row as Row>::start().await {
+        async fn $row() {
+            if let Some(row) = <rows::$row::Row as Row>::start().await {
                 every_change_arrives_and_none_is_made_up(row).await;
             }
         }
     )* };
 }
 
-propagation! {
-    consul: rows::consul::Row;
-    etcd: rows::etcd::Row;
-    eureka: rows::eureka::Row;
-}
+propagation!(consul etcd eureka);
 
 /// One registry after the other.
 static TURN: Turn<()> = Turn::const_new(());
@@ -47,11 +43,16 @@ async fn every_change_arrives_and_none_is_made_up<R: Row>(row: R) {
     let changes: u32 = changes.map_or(300, |text| text.parse().unwrap());
     let service = unique("orders");
     // Most of them are there at any time, lest the fall be doubted.
+    let instance = |n: usize, weight| {
+        let instance = Instance::new(format!("{service}-{n:03}"), format!("10.0.0.{n}"), 80);
+        R::told(instance.weight(weight))
+    };
+    let has_weights = instance(0, 2).weight == 2;
     let mut weights = BTreeMap::new();
     for n in 0..IDS {
-        let id = format!("{service}-{n:03}");
-        row.write(&service, &instance(&id, 1)).await;
-        weights.insert(id, Some(1));
+        let one = instance(n, 1);
+        row.write(&service, &one).await;
+        weights.insert(one.id, Some(one.weight));
     }
     let watch = Resolver::new(row.registry()).watch(&*service);
     let count = || watch.snapshot().live().len();
@@ -63,24 +64,23 @@ async fn every_change_arrives_and_none_is_made_up<R: Row>(row: R) {
     let (mut lost, mut phantom) = (0, 0);
     for change in 0..changes {
         // One of which no change is under way, so that each can be told from the one before.
-        let id = loop {
-            let id = format!("{service}-{:03}", random.below(IDS as u64));
-            if !pending.lock().unwrap().changes.contains_key(&id) {
-                break id;
+        let one = loop {
+            let one = instance(random.below(IDS), change + 2);
+            if !pending.lock().unwrap().changes.contains_key(&one.id) {
+                break one;
             }
             clock::sleep(Duration::from_millis(1)).await;
         };
-        let is_there = weights[&id].is_some();
-        let is_removed = is_there && random.below(3) == 0;
-        let wanted = (!is_removed).then_some(change + 2);
-        pending.lock().unwrap().begin(&id, wanted);
-        match wanted {
-            Some(weight) => row.write(&service, &instance(&id, weight)).await,
-            None => row.remove(&service, &id).await,
+        let is_removed = weights[&one.id].is_some() && (!has_weights || random.below(3) == 0);
+        let wanted = (!is_removed).then_some(one.weight);
+        pending.lock().unwrap().begin(&one.id, wanted);
+        match is_removed {
+            true => row.remove(&service, &one.id).await,
+            false => row.write(&service, &one).await,
         }
-        pending.lock().unwrap().acknowledged(&id);
-        weights.insert(id, wanted);
-        clock::sleep(Duration::from_millis(random.below(20))).await;
+        pending.lock().unwrap().acknowledged(&one.id);
+        weights.insert(one.id, wanted);
+        clock::sleep(Duration::from_millis(random.below(20) as u64)).await;
 
         if change % BURST == BURST - 1 || change == changes - 1 {
             let expected = present(&weights);
@@ -208,16 +208,12 @@ impl Pending {
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % end
+        (self.0 % end as u64) as usize
     }
-}
-
-fn instance(id: &str, weight: u32) -> Instance {
-    Instance::new(id, "10.0.0.1", 80).weight(weight)
 }
 
 fn present(weights: &BTreeMap<String, Option<u32>>) -> BTreeMap<String, u32> {

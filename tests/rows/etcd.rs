@@ -27,6 +27,7 @@ impl Row {
 impl super::Row for Row {
     type Registry = Etcd;
     const NAME: &str = "etcd";
+    const KEEPS: bool = true;
 
     async fn start() -> Option<Self> {
         let url = real("ETCD_URL")?;

@@ -7,7 +7,7 @@
 //! 2. `rows/NAME.rs` implements [`Row`] in some forty lines: how an instance is written, removed and listed past the
 //!    library, as an operator or another client would, and how soon a change must be known. A row with a server keeps a
 //!    [`Line`] to it, which brings all faults of a network.
-//! 3. A line in `registry.rs`, one in `registry_chaos.rs` and one in `registry_propagation.rs`: `NAME: rows::NAME::Row;`.
+//! 3. Its name is one more word in `registry.rs`, in `registry_chaos.rs` and in `registry_propagation.rs`.
 //!
 //! What is particular to a registry, such as its words for a refusal, stays in `tests/real_NAME.rs`; what its wire may
 //! look like in `tests/wire_NAME.rs`.
@@ -43,6 +43,12 @@ pub trait Row: Sized + 'static {
     /// What becomes of an instance that is no longer renewed.
     const LAPSED: Lapsed = Lapsed::Gone;
 
+    /// Whether instances can register themselves through the library.
+    const REGISTERS: bool = true;
+
+    /// Whether its server keeps on disk what it knows.
+    const KEEPS: bool = false;
+
     /// The row, or nothing where there is no server for it; then says so.
     async fn start() -> Option<Self>;
 
@@ -73,7 +79,12 @@ pub trait Row: Sized + 'static {
         }
     }
 
-    /// As what a heartbeat with `status` makes it seen.
+    /// `instance` as far as the wire can say it: without what it cannot, and with the id that it gives.
+    fn told(instance: Instance) -> Instance {
+        instance
+    }
+
+    /// As what an instance is seen whose heartbeat says `status`.
     fn seen(status: Status) -> Status {
         status
     }

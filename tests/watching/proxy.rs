@@ -59,6 +59,10 @@ async fn pass(
     let Ok(mut server) = TcpStream::connect(server).await else {
         return; // It is down, which the client notices as well.
     };
+    // What is small is passed on at once, as it was sent.
+    for end in [&client, &server] {
+        let _ = end.set_nodelay(true);
+    }
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     let never = watch::channel(false).1;
