@@ -6,8 +6,9 @@ use crate::rng::ThreadRng;
 
 /// How soon a blocking query may follow the one before.
 ///
-/// Consul may answer although nothing changed for this service. Each such answer in a row doubles the distance between
-/// two queries, lest they turn into a flood; a change, or an answer that was waited for, brings it back.
+/// Consul may answer although nothing changed for this service. Each such answer in a row after the first doubles the
+/// distance between two queries, lest they turn into a flood; a change, or an answer that was waited for, brings it back.
+/// The first is free since one change can be two in Consul, of the instance and of its checks.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     last: Option<Instant>,
@@ -20,7 +21,8 @@ impl Pace {
         let start = match self.last {
             None => now,
             Some(last) => {
-                let apart = LEAST.saturating_mul(1 << self.idle.min(16)).min(MOST);
+                let doublings = self.idle.saturating_sub(1).min(16);
+                let apart = LEAST.saturating_mul(1 << doublings).min(MOST);
                 // Ten per cent either way, so that many watches do not stay in step.
                 let apart = apart.mul_f64(0.9 + 0.2 * ThreadRng.unit());
                 let earliest = clock::after(last, apart);
