@@ -45,6 +45,8 @@ impl super::Row for Row {
         let body = json!({"instance": {
             "instanceId": instance.id, "app": app, "hostName": instance.host, "ipAddr": instance.host,
             "status": "UP", "port": {"$": instance.port, "@enabled": "true"}, "metadata": metadata,
+            // As long as no test takes: nobody renews it.
+            "leaseInfo": {"durationInSecs": 3600},
             "dataCenterInfo": {"@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn"},
         }});
         let path = format!("{}/apps/{app}", self.url);
