@@ -18,6 +18,9 @@ pub mod discovery {}
 #[doc = include_str!("../docs/balance.md")]
 pub mod balance {}
 
+#[doc = include_str!("../docs/cli.md")]
+pub mod cli {}
+
 #[doc = include_str!("../docs/observe.md")]
 pub mod observe {}
 
@@ -71,6 +74,9 @@ pub mod registries {
     #[doc = include_str!("../docs/registries/consul.md")]
     pub mod consul {}
 
+    #[doc = include_str!("../docs/registries/dns.md")]
+    pub mod dns {}
+
     #[doc = include_str!("../docs/registries/etcd.md")]
     pub mod etcd {}
 
@@ -80,8 +86,14 @@ pub mod registries {
     #[doc = include_str!("../docs/registries/file.md")]
     pub mod file {}
 
+    #[doc = include_str!("../docs/registries/kubernetes.md")]
+    pub mod kubernetes {}
+
     #[doc = include_str!("../docs/registries/memory.md")]
     pub mod memory {}
+
+    #[doc = include_str!("../docs/registries/zookeeper.md")]
+    pub mod zookeeper {}
 }
 
 #[cfg(doctest)]

@@ -69,16 +69,19 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
-//! | `http` | `transport::http`: [deadlines](docs::layers::timeout#across-services) that travel, rules of trying again, bodies that hold a slot |
+//! | `http` | `transport::http`: what HTTP says about failures and trying again, for [`hyper`](docs::transports) and others; [deadlines](docs::layers::timeout#across-services) that travel, bodies that hold a slot |
 //! | `reqwest` | `transport::reqwest`: [the client](docs::client) around a `reqwest::Client` |
-//! | `http` | `transport::http`: what HTTP says about failures and trying again, for [`hyper`](docs::transports) and others |
 //! | `tonic` | `transport::tonic`: refusals as `Status`, and what gRPC says about [failures and trying again](docs::transports) |
 //! | `axum` | `transport::axum`: refusals as [answers of a server](docs::transports) |
 //! | `consul` | `registries::consul`: [Consul](docs::registries::consul) |
 //! | `eureka` | `registries::eureka`: [Eureka](docs::registries::eureka) |
 //! | `etcd` | `registries::etcd`: [etcd](docs::registries::etcd) |
+//! | `zookeeper` | `registries::zookeeper`: [ZooKeeper](docs::registries::zookeeper) |
+//! | `kubernetes` | `registries::kubernetes`: [Kubernetes](docs::registries::kubernetes) |
+//! | `dns` | `registries::dns`: [DNS](docs::registries::dns), addresses and SRV records |
 //! | `redis` | `transport::redis`: [a rate limit that processes share](docs::layers::rate_limit#a-limit-that-processes-share) |
 //! | `file` | `registries::file`: [a TOML or JSON file](docs::registries::file) that is watched |
+//! | `cli` | the command `buttress`: [what a client would see](docs::cli), and why |
 //! | `metrics` | `observe::MetricsObserver`: events as [figures](docs::observe) |
 //! | `tracing` | `observe::TracingObserver`: events as `tracing` [events](docs::observe) |
 //!
@@ -91,7 +94,7 @@
 //! | [`layers`] | one each: timeout, bulkhead, retry, circuit breaker, and more |
 //! | [`balance`] | sends each call to one of the instances |
 //! | [`discovery`] | the instances: cache, guard, freshness, registration |
-//! | [`registries`] | Consul, Eureka, etcd, a file, memory |
+//! | [`registries`] | Consul, Eureka, etcd, ZooKeeper, Kubernetes, DNS, a file, memory |
 //! | [`error`](mod@error), [`classify`], [`deadline`], [`budget`], [`observe`] | what they share |
 //! | [`clock`], [`rng`] | the only readers of time and chance |
 //! | [`algo`] | the decisions: windows, state machines, picks. Pure functions of their arguments |
@@ -111,6 +114,9 @@ pub mod deadline;
 pub mod discovery;
 pub mod docs;
 pub mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod keyed;
 pub mod layers;
 #[cfg(test)]

@@ -345,6 +345,55 @@ async fn leases_that_run_out_one_after_another_do_not_empty_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_expires_with_all_its_instances_does_not_empty_the_client() {
+    let fake = Fake::saying("fake", &["a", "b", "c", "d"]);
+    let watch = Resolver::new(fake.clone()).watch("orders");
+    watch.resolved().await.unwrap();
+    // The connection breaks, the list is read again while nobody is back, and then they come one after another.
+    fake.set(Mode::Fails);
+    clock::sleep(Duration::from_millis(1)).await;
+    for names in [&[][..], &["c"], &["b", "c"], &["a", "b", "c"]] {
+        fake.says(names);
+        clock::sleep(secs(5)).await;
+        let snapshot = watch.snapshot();
+        assert_eq!(ids(snapshot.live()), names);
+        assert_eq!(snapshot.instances().len(), 4);
+    }
+    // The one that does not come back is given up.
+    clock::sleep(secs(60)).await;
+    assert_eq!(ids(watch.snapshot().instances()), ["a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_not_found_is_doubted_and_a_server_that_fails_is_not_believed_at_all() {
+    for (mode, left) in [(Mode::Says(Vec::new()), 0), (Mode::Fails, 2)] {
+        let fake = Fake::saying("fake", &["a", "b"]);
+        let watch = Resolver::new(fake.clone()).watch("orders");
+        watch.resolved().await.unwrap();
+        fake.set(mode);
+        clock::sleep(secs(59)).await;
+        assert_eq!(watch.snapshot().instances().len(), 2);
+        clock::sleep(secs(3600)).await;
+        assert_eq!(watch.snapshot().instances().len(), left);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cache_adds_no_staleness_of_its_own() {
+    let fake = Fake::saying("fake", &["a", "b", "c"]);
+    let watch = Resolver::new(fake.clone()).watch("orders");
+    let mut seen = watch.resolved().await.unwrap().version();
+    let begun = clock::now();
+    for names in [&["a", "b"][..], &["a", "b", "d", "e"], &["d", "e", "f"]] {
+        fake.says(names);
+        let snapshot = watch.changed(seen).await;
+        assert_eq!(ids(snapshot.instances()), names);
+        seen = snapshot.version();
+    }
+    assert_eq!(clock::now(), begun);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_taken_out_on_purpose_is_gone_at_once() {
     let memory = memory_of("orders", &["a"]).await;
     let watch = Resolver::new(memory.clone()).watch("orders");
@@ -420,6 +469,56 @@ async fn one_watch_serves_everybody_and_ends_with_the_last_of_them() {
     drop(other);
     clock::sleep(secs(1)).await;
     assert_eq!(fake.active(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_nobody_holds_is_kept_for_a_minute_for_the_next_who_asks() {
+    let fake = Fake::saying("fake", &["a"]);
+    let resolver = Resolver::new(fake.clone());
+    let first = resolver.watch("orders").resolved().await.unwrap();
+    clock::sleep(secs(59)).await;
+    let watch = resolver.watch("orders");
+    assert!(Arc::ptr_eq(&first, &watch.snapshot()), "at hand");
+    clock::sleep(secs(600)).await;
+    assert_eq!((fake.watches(), fake.active()), (1, 1), "somebody holds it");
+
+    drop(watch);
+    clock::sleep(secs(59)).await;
+    assert_eq!(fake.active(), 1);
+    clock::sleep(secs(2)).await;
+    assert_eq!(fake.active(), 0);
+    resolver.watch("orders").resolved().await.unwrap();
+    assert_eq!(fake.watches(), 2);
+    drop(resolver);
+    clock::sleep(secs(1)).await;
+    assert_eq!(fake.active(), 0, "nobody can ask any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_without_instances_is_not_kept() {
+    let fake = Fake::saying("fake", &[]);
+    let resolver = Resolver::new(fake.clone());
+    for n in 0..100 {
+        let watch = resolver.watch(format!("no-{n}"));
+        watch.resolved().await.unwrap_err();
+        assert_eq!(fake.active(), 1);
+        drop(watch);
+        clock::sleep(Duration::from_millis(1)).await;
+        assert_eq!(fake.active(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_services_are_kept_that_nobody_holds() {
+    let fake = Fake::saying("fake", &["a"]);
+    let resolver = Resolver::new(fake.clone());
+    let held = resolver.watch("held");
+    held.resolved().await.unwrap();
+    for n in 0..3000 {
+        resolver.watch(n.to_string()).resolved().await.unwrap();
+        assert!(fake.active() <= 1025, "{}", fake.active());
+    }
+    assert_eq!(held.freshness(), Freshness::Fresh);
 }
 
 #[test]
@@ -681,6 +780,131 @@ async fn an_observer_that_panics_ends_neither_a_watch_nor_a_registration() {
         .unwrap();
     clock::sleep(secs(1)).await;
     assert_eq!(ids(watch.snapshot().live()), ["a", "b"]);
+}
+
+// ---- readers ----
+
+#[tokio::test(start_paused = true)]
+async fn each_reader_gets_the_difference_from_what_it_saw_itself() {
+    let fake = Fake::saying("fake", &["a", "b", "c"]);
+    let watch = Resolver::new(fake.clone()).watch("orders");
+    let (mut quick, mut slow) = (watch.changes(), watch.changes());
+    for reader in [&mut quick, &mut slow] {
+        let first = reader.changed().await;
+        assert_eq!(ids(&first.added), ["a", "b", "c"]);
+        assert_eq!((first.updated.len(), first.removed.len()), (0, 0));
+    }
+
+    fake.says(&["a", "b", "c", "d"]);
+    assert_eq!(ids(&quick.changed().await.added), ["d"]);
+    let moved = Instance::new("c", "10.0.0.9", 8080);
+    fake.set(Mode::Says(vec![
+        instance("b").weight(7),
+        moved,
+        instance("d"),
+        instance("e"),
+    ]));
+    let second = quick.changed().await;
+    assert_eq!(ids(&second.added), ["c", "e"]);
+    assert_eq!(ids(&second.updated), ["b"]);
+    let mut removed = ids(&second.removed);
+    removed.sort_unstable();
+    assert_eq!(removed, ["a", "c"]);
+    assert_eq!(second.updated[0].weight, 7);
+
+    // It missed a snapshot, and nothing of what came of it.
+    let both = slow.changed().await;
+    assert_eq!(ids(&both.added), ["c", "d", "e"]);
+    assert_eq!(ids(&both.updated), ["b"]);
+    assert_eq!(both.snapshot.version(), second.snapshot.version());
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_instances_are_not_removed_before_they_are_given_up() {
+    let fake = Fake::saying("fake", &["a", "b", "c"]);
+    let mut changes = Resolver::new(fake.clone()).watch("orders").changes();
+    changes.changed().await;
+    fake.says(&[]);
+    let change = changes.changed().await;
+    assert_eq!(change.snapshot.held().len(), 3);
+    assert_eq!(change.removed.len(), 0);
+    assert_eq!(changes.changed().await.removed.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_change_can_be_dropped_and_a_reader_keeps_the_watch() {
+    use futures_util::{FutureExt as _, StreamExt as _};
+
+    let fake = Fake::saying("fake", &["a"]);
+    let mut changes = Resolver::new(fake.clone()).watch("orders").changes();
+    changes.changed().await;
+    assert!(changes.changed().now_or_never().is_none());
+    fake.says(&["a", "b"]);
+    clock::sleep(secs(600)).await;
+    assert_eq!(fake.active(), 1);
+    // It is a stream as well.
+    assert_eq!(ids(&changes.next().await.unwrap().added), ["b"]);
+    assert!(changes.next().now_or_never().is_none());
+    drop(changes);
+    clock::sleep(secs(1)).await;
+    assert_eq!(fake.active(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn towers_own_balance_calls_the_instances_by_their_identity() {
+    use tower::balance::p2c::Balance;
+    use tower::load::{CompleteOnResponse, PendingRequests};
+    use tower::{BoxError, Service, ServiceExt, service_fn};
+
+    let fake = Fake::saying("fake", &["a", "b"]);
+    let watch = Resolver::new(fake.clone()).watch("orders");
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&made);
+    let discover = watch.discover(move |instance| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let id = instance.id.clone();
+        let call = service_fn(move |(): ()| std::future::ready(Ok::<_, BoxError>(id.clone())));
+        PendingRequests::new(call, CompleteOnResponse::default())
+    });
+    let mut balance = Balance::new(discover);
+    let mut called = async || {
+        let mut called = BTreeSet::new();
+        for _ in 0..50 {
+            called.insert(balance.ready().await.unwrap().call(()).await.unwrap());
+        }
+        Vec::from_iter(called)
+    };
+    assert_eq!(called().await, ["a", "b"]);
+    assert_eq!(made.load(Ordering::SeqCst), 2);
+
+    // Another weight is not another service.
+    fake.set(Mode::Says(vec![
+        instance("a").weight(7),
+        instance("b"),
+        instance("c"),
+    ]));
+    clock::sleep(secs(1)).await;
+    assert_eq!(called().await, ["a", "b", "c"]);
+    assert_eq!(made.load(Ordering::SeqCst), 3);
+
+    fake.says(&["b", "c"]);
+    clock::sleep(secs(1)).await;
+    assert_eq!(called().await, ["b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixed_list_is_told_of_once() {
+    use buttress::discovery::Watch;
+    use futures_util::{FutureExt as _, StreamExt as _};
+    use tower::discover::Change;
+
+    let list = Watch::fixed("orders", [instance("a")]);
+    let mut discover = list.discover(|instance| instance.id.clone());
+    let Some(Ok(Change::Insert(key, service))) = discover.next().await else {
+        panic!("nothing was told");
+    };
+    assert_eq!((key, service.as_str()), (instance("a").key(), "a"));
+    assert!(discover.next().now_or_never().is_none());
 }
 
 // ---- registration ----

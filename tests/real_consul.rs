@@ -66,6 +66,105 @@ async fn a_change_is_seen_at_once_and_what_happens_elsewhere_is_not_a_change() {
 }
 
 #[tokio::test]
+async fn any_read_follows_what_happens_and_a_filter_hides_the_rest() {
+    let Some(url) = real("CONSUL_URL") else {
+        return;
+    };
+    let (consul, service) = (Consul::new(&url).unwrap(), unique("orders"));
+    let blue = Instance::new(unique("a"), "10.0.0.1", 80).metadata("tags", "blue,v7");
+    let green = Instance::new(unique("b"), "10.0.0.1", 81)
+        .metadata("tags", "green")
+        .metadata("k", "v");
+    consul.register(&service, &blue, TTL).await.unwrap();
+    let limit = Duration::from_secs(60);
+    let by = |consul: &Consul| Watching::start(consul, &service);
+    let mut all = [
+        by(&consul),
+        by(&consul.clone().stale(limit)),
+        by(&consul.clone().cached(limit)),
+        by(&consul.clone().datacenter("dc1")),
+    ];
+    let mut blues = by(&consul.clone().tag("blue").tag("v7"));
+    let mut greens = by(&consul.clone().filter("Service.Meta.k == \"v\""));
+    for watching in all.iter_mut().chain([&mut blues]) {
+        watching.until(|found| *found == [blue.clone()]).await;
+    }
+    consul.register(&service, &green, TTL).await.unwrap();
+    for watching in &mut all {
+        watching
+            .until(|found| *found == [blue.clone(), green.clone()])
+            .await;
+    }
+    greens.until(|found| *found == [green.clone()]).await;
+    consul.deregister(&service, &blue).await.unwrap();
+    blues.until(<[Instance]>::is_empty).await;
+    consul.deregister(&service, &green).await.unwrap();
+    for watching in all.iter_mut().chain([&mut greens]) {
+        watching.until(<[Instance]>::is_empty).await;
+    }
+}
+
+#[tokio::test]
+async fn what_this_consul_cannot_do_is_said_in_its_words() {
+    let Some(url) = real("CONSUL_URL") else {
+        return;
+    };
+    let consul = Consul::new(&url).unwrap();
+    for (consul, kind, said) in [
+        (
+            consul.clone().namespace("team"),
+            ErrorKind::Unsupported,
+            "Enterprise",
+        ),
+        (
+            consul.clone().partition("team"),
+            ErrorKind::Unsupported,
+            "Enterprise",
+        ),
+        (
+            consul.clone().filter("Service.Port =="),
+            ErrorKind::Failed,
+            "boolean expression",
+        ),
+        (
+            consul.clone().datacenter("dc9"),
+            ErrorKind::Failed,
+            "No path to datacenter",
+        ),
+    ] {
+        let error = Watching::start(&consul, "orders").error().await;
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.message().contains(said), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_is_called_at_the_address_that_is_wanted() {
+    let Some(url) = real("CONSUL_URL") else {
+        return;
+    };
+    let (consul, service) = (Consul::new(&url).unwrap(), unique("orders"));
+    let body = serde_json::json!({
+        "ID": unique("a"), "Name": service, "Port": 80,
+        "TaggedAddresses": {"wan": {"Address": "198.51.100.7", "Port": 8080}},
+    });
+    let path = format!("{url}/v1/agent/service/register");
+    let request = reqwest::Client::new().put(path).json(&body);
+    request.send().await.unwrap().error_for_status().unwrap();
+    let at = async |consul: &Consul| {
+        let found = Watching::start(consul, &service).instances().await;
+        found[0].authority()
+    };
+    assert_eq!(at(&consul).await, "127.0.0.1:80");
+    assert_eq!(
+        at(&consul.clone().address("wan")).await,
+        "198.51.100.7:8080"
+    );
+    let instance = Instance::new(body["ID"].as_str().unwrap(), "", 80);
+    consul.deregister(&service, &instance).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_missing_or_wrong_token_is_a_clear_denial_and_the_right_one_opens() {
     let Some(url) = real("CONSUL_ACL_URL") else {
         return;
@@ -81,6 +180,13 @@ async fn a_missing_or_wrong_token_is_a_clear_denial_and_the_right_one_opens() {
         .until(is_one(Status::Up))
         .await;
     assert_eq!(found, std::slice::from_ref(&instance));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, real("CONSUL_ACL_TOKEN").unwrap() + "\n").unwrap();
+    let from_file = Consul::new(&url).unwrap().token_file(file.path());
+    from_file
+        .renew(&service, &instance, Status::Up)
+        .await
+        .unwrap();
 
     let none = Consul::new(&url).unwrap();
     let wrong = Consul::new(&url)

@@ -5,7 +5,7 @@ mod watching;
 
 use std::time::Duration;
 
-use buttress::discovery::{Instance, Registry, Status};
+use buttress::discovery::{Instance, Registry, Renewal, Status};
 use buttress::registries::eureka::Eureka;
 use watching::{TTL, Watching, is_one, real, unique};
 
@@ -41,6 +41,52 @@ async fn an_operators_word_outlasts_heartbeats() {
     let now = Watching::start(&eureka, &service).instances().await;
     assert_eq!(now[0].status, Status::OutOfService);
     eureka.deregister(&service, &instance).await.unwrap();
+}
+
+#[tokio::test]
+async fn instances_of_several_applications_share_a_virtual_address() {
+    let Some(url) = real("EUREKA_URL") else {
+        return;
+    };
+    let (eureka, vip) = (eureka(&url), unique("shop"));
+    let instances = [("one", "a"), ("two", "b")].map(|(app, id)| (unique(app), unique(id)));
+    for (app, id) in &instances {
+        let body = serde_json::json!({"instance": {
+            "instanceId": id, "app": app.to_uppercase(), "hostName": "h", "ipAddr": "10.0.0.1", "status": "UP",
+            "vipAddress": format!("other,{vip}"), "port": {"$": 80, "@enabled": "true"},
+            "dataCenterInfo": {"@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn"},
+        }});
+        let path = format!("{url}/apps/{}", app.to_uppercase());
+        let request = reqwest::Client::new().post(path).json(&body);
+        request.send().await.unwrap().error_for_status().unwrap();
+    }
+    let mut watching = Watching::start(&eureka.clone().by_vip(), &vip);
+    let found = watching.until(|instances| instances.len() == 2).await;
+    for (one, (app, id)) in found.iter().zip(&instances) {
+        assert_eq!(one.id, *id);
+        eureka.deregister(app, one).await.unwrap();
+    }
+    watching.until(<[Instance]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn what_one_server_is_told_its_peer_knows() {
+    let (Some(one), Some(two)) = (real("EUREKA_URL"), real("EUREKA_2_URL")) else {
+        return;
+    };
+    let (one, two) = (eureka(&one), eureka(&two));
+    let (service, instance) = (unique("orders"), Instance::new(unique("a"), "10.0.0.1", 80));
+    one.register(&service, &instance, TTL).await.unwrap();
+    let mut watching = Watching::start(&two, &service);
+    watching.until(is_one(Status::Up)).await;
+    // Another process than the one that registered it would renew it like this.
+    let renewal = two.renew(&service, &instance, Status::Up).await;
+    assert_eq!(renewal.unwrap(), Renewal::Renewed);
+    two.renew(&service, &instance, Status::Down).await.unwrap();
+    let mut watching = Watching::start(&one, &service);
+    watching.until(is_one(Status::Down)).await;
+    two.deregister(&service, &instance).await.unwrap();
+    watching.until(<[Instance]>::is_empty).await;
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use buttress::discovery::{Instance, Registry, RegistryError, Status};
 use buttress::registries::consul::Consul;
 use buttress::registries::etcd::Etcd;
 use buttress::registries::eureka::Eureka;
+use buttress::registries::kubernetes::Kubernetes;
 use tracing_subscriber::filter::LevelFilter;
 use watching::Watching;
 use wire::{Reply, Server};
@@ -66,22 +67,30 @@ fn assert_error_is_clean(error: &RegistryError) {
     }
 }
 
-fn registries(address: &str) -> [Arc<dyn Registry>; 3] {
+fn registries(address: &str) -> [Arc<dyn Registry>; 4] {
     let url = format!("http://{USER}:{}@{address}/base", PASSWORD[0]);
     let consul = Consul::new(&url).unwrap().token(TOKEN);
     let eureka = Eureka::new(&url).unwrap().poll(Duration::from_millis(100));
     let etcd = Etcd::new(&format!("http://{address}"))
         .unwrap()
         .user("anybody", PASSWORD[1]);
+    let kubernetes = Kubernetes::new(&format!("http://{address}")).unwrap();
+    let kubernetes = kubernetes.token(TOKEN);
     for text in [
         format!("{consul:?} {consul:#?}"),
         format!("{etcd:?} {etcd:#?}"),
         format!("{eureka:?} {eureka:#?}"),
+        format!("{kubernetes:?} {kubernetes:#?}"),
     ] {
         assert!(text.contains(address), "{text}");
         assert_clean(&text, "the registry's Debug");
     }
-    [Arc::new(consul), Arc::new(eureka), Arc::new(etcd)]
+    [
+        Arc::new(consul),
+        Arc::new(eureka),
+        Arc::new(etcd),
+        Arc::new(kubernetes),
+    ]
 }
 
 /// Does all that a registry can do, and looks at each error.
@@ -143,7 +152,7 @@ async fn secrets_are_sent_and_shown_nowhere() {
         Reply::new("200 OK", &[("x-consul-index", "1")], body)
     })
     .await;
-    let [consul, eureka, _] = registries(&server.address);
+    let [consul, eureka, ..] = registries(&server.address);
     for registry in [consul, eureka] {
         let (sender, mut updates) = buttress::discovery::Updates::channel();
         let watch = tokio::spawn(registry.watch("orders", sender));
@@ -221,6 +230,8 @@ async fn a_url_that_cannot_be_used_is_not_repeated() {
         format!("http://{USER}:{}@", PASSWORD[0]),
         format!("http://{USER}:{}@host:99999", PASSWORD[0]),
         format!("{USER}:{}@host", PASSWORD[0]),
+        format!("http://{USER}:{TOKEN}?{}@host", PASSWORD[0]),
+        format!("http://%ab:{}@host", PASSWORD[0]),
     ] {
         assert_error_is_clean(&Consul::new(&url).unwrap_err());
         assert_error_is_clean(&Eureka::new(&url).unwrap_err());

@@ -121,7 +121,7 @@ async fn a_blocking_query_outlasts_the_servers_own_jitter() {
 }
 
 #[tokio::test]
-async fn without_a_leader_a_list_may_grow_but_not_shrink() {
+async fn without_a_leader_a_list_may_grow_but_neither_shrinks_nor_is_confirmed() {
     let leaderless = |index, ids| {
         let headers = [("x-consul-index", index), ("x-consul-knownleader", "false")];
         Reply::new("200 OK", &headers, list(ids))
@@ -129,19 +129,20 @@ async fn without_a_leader_a_list_may_grow_but_not_shrink() {
     let (_server, mut watching1) = watching(vec![
         leaderless("7", &["a"]),
         leaderless("8", &["a", "b"]),
+        leaderless("8", &["a", "b"]),
         leaderless("9", &["a"]),
         leaderless("9", &["b", "c"]),
         answer("9", &["a"]),
     ])
     .await;
-    assert_eq!(ids(&watching1.instances().await), ["a"]);
-    assert_eq!(ids(&watching1.instances().await), ["a", "b"]);
+    for grown in [&["a"][..], &["a", "b"]] {
+        assert_eq!(ids(&watching1.instances().await), grown);
+        assert_eq!(watching1.failed().await.kind(), ErrorKind::Failed);
+    }
     // The watch goes on, or the next would believe what this one does not.
-    for _ in 0..2 {
-        let Update::Failed(error) = watching1.next().await else {
-            panic!("believed");
-        };
-        assert_eq!(error.kind(), ErrorKind::Failed);
+    for _ in 0..3 {
+        let error = watching1.failed().await;
+        assert!(error.message().contains("no leader"), "{error}");
     }
     assert_eq!(ids(&watching1.instances().await), ["a"]);
 
@@ -412,4 +413,223 @@ async fn a_forgotten_check_means_register_again() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Failed);
+}
+
+#[tokio::test]
+async fn what_is_asked_for_goes_into_the_query() {
+    let server = Server::script(vec![answer("7", &["a"])]).await;
+    let consul = Consul::new(&server.url()).unwrap();
+    let consul = consul
+        .filter("Service.Port != 1")
+        .tag("blue")
+        .datacenter("dc2")
+        .namespace("team a")
+        .partition("p1")
+        .stale(Duration::from_secs(5));
+    Watching::start(&consul, "orders").instances().await;
+    asked(&server, 2).await;
+    let read = "GET /v1/health/service/orders?\
+        filter=%28Service.Port+%21%3D+1%29+and+%22blue%22+in+Service.Tags\
+        &dc=dc2&ns=team+a&partition=p1&stale=";
+    let lines = server.lines();
+    assert_eq!(lines[0], read);
+    assert_eq!(lines[1], format!("{read}&index=7&wait=300s"));
+}
+
+#[tokio::test]
+async fn an_instance_is_registered_in_the_namespace_and_partition_and_with_its_tags() {
+    let server = Server::start(|_, _| Reply::json("")).await;
+    let consul = Consul::new(&server.url()).unwrap();
+    let consul = consul.namespace("n").partition("p").datacenter("dc2");
+    let instance = Instance::new("a", "h", 80).metadata("tags", "blue, v7,");
+    let ttl = Duration::from_secs(30);
+    consul.register("orders", &instance, ttl).await.unwrap();
+    consul.renew("orders", &instance, Status::Up).await.unwrap();
+    consul.deregister("orders", &instance).await.unwrap();
+    assert_eq!(
+        server.lines(),
+        [
+            "PUT /v1/agent/service/register?replace-existing-checks=true&ns=n&partition=p",
+            "PUT /v1/agent/check/update/lease:a?ns=n&partition=p",
+            "PUT /v1/agent/check/update/state:a?ns=n&partition=p",
+            "PUT /v1/agent/service/deregister/a?ns=n&partition=p",
+        ]
+    );
+    let body: Value = serde_json::from_str(&server.asked()[0].body).unwrap();
+    assert_eq!(body["Tags"], json!(["blue", "v7"]));
+    assert_eq!(body["Meta"], json!({}));
+}
+
+#[tokio::test]
+async fn a_stale_or_cached_answer_past_its_age_adds_and_neither_loses_nor_confirms() {
+    let aged = |age: &'static str, ids| {
+        let headers = [
+            ("x-consul-index", "7"),
+            ("x-consul-knownleader", "true"),
+            ("x-consul-lastcontact", &format!("{age}000")),
+            ("age", age),
+        ];
+        Reply::new("200 OK", &headers, list(ids))
+    };
+    let limit = Duration::from_secs(5);
+    let stale = |consul: Consul| consul.stale(limit);
+    let cached = |consul: Consul| consul.cached(limit);
+    for (mode, with) in [
+        ("stale", &stale as &dyn Fn(Consul) -> Consul),
+        ("cached", &cached),
+    ] {
+        let replies = vec![
+            aged("5", &["a"]),
+            aged("6", &["a"]),
+            aged("6", &["a", "b"]),
+            aged("6", &["b"]),
+            aged("0", &["b"]),
+        ];
+        let server = Server::script(replies).await;
+        let consul = with(Consul::new(&server.url()).unwrap());
+        let mut watching = Watching::start(&consul, "orders");
+        assert_eq!(ids(&watching.instances().await), ["a"]);
+        let error = watching.failed().await;
+        assert!(error.message().contains("6s old"), "{error}");
+        assert_eq!(ids(&watching.instances().await), ["a", "b"]);
+        watching.failed().await;
+        watching.failed().await;
+        assert_eq!(ids(&watching.instances().await), ["b"]);
+        let lines = server.lines();
+        assert!(lines.iter().all(|line| line.contains(mode)), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_token_of_a_file_is_read_again_when_it_changes() {
+    let server = Server::start(|n, _| answer(&(n + 1).to_string(), &["a"])).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "one\n").unwrap();
+    let consul = Consul::new(&server.url()).unwrap().token_file(file.path());
+    let sent = |n: usize| {
+        let head = server.asked()[n].head.clone();
+        let token = head.split("x-consul-token: ").nth(1).unwrap();
+        token.lines().next().unwrap().to_owned()
+    };
+    let mut watching = Watching::start(&consul, "orders");
+    watching.instances().await;
+    assert_eq!(sent(0), "one");
+    std::fs::write(&file, "two").unwrap();
+    watching.next().await;
+    watching.next().await;
+    assert_eq!(sent(2), "two");
+
+    std::fs::write(&file, "").unwrap();
+    let error = watching.error().await;
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.message().contains("it is empty"), "{error}");
+    let consul = consul.token_file("/nowhere/token");
+    let error = Watching::start(&consul, "orders").error().await;
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.message().contains("/nowhere/token"), "{error}");
+}
+
+#[tokio::test]
+async fn the_watch_goes_on_through_the_next_agent_from_the_same_index() {
+    let first = Server::script(vec![answer("7", &["a"]), Reply::Raw(Vec::new())]).await;
+    let second = Server::script(vec![answer("9", &["a", "b"])]).await;
+    let urls = format!("{},{}", first.url(), second.url());
+    let consul = Consul::new(&urls).unwrap();
+    assert_eq!(
+        consul.name(),
+        format!("consul at {}, {}", first.url(), second.url())
+    );
+    let mut watching = Watching::start(&consul, "orders");
+    assert_eq!(ids(&watching.instances().await), ["a"]);
+    assert_eq!(ids(&watching.instances().await), ["a", "b"]);
+    asked(&second, 2).await;
+    // With another agent to ask, one that hangs should be found out soon.
+    let blocking = "GET /v1/health/service/orders?index=7&wait=60s";
+    assert_eq!(first.lines()[1..], [blocking]);
+    assert_eq!(second.lines()[0], blocking);
+}
+
+#[tokio::test]
+async fn a_watch_that_is_given_up_says_nothing_against_the_agent() {
+    let first = Server::start(|n, _| match n {
+        0 => answer("7", &["a"]),
+        1 => Reply::Hang,
+        _ => Reply::json(""),
+    })
+    .await;
+    let second = Server::script(vec![]).await;
+    let consul = Consul::new(&format!("{},{}", first.url(), second.url())).unwrap();
+    let mut watching = Watching::start(&consul, "orders");
+    watching.instances().await;
+    asked(&first, 2).await;
+    clock::sleep(Duration::from_secs(1)).await;
+    watching.ended.abort();
+    while !watching.ended.is_finished() {
+        clock::sleep(Duration::from_millis(5)).await;
+    }
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    consul.renew("orders", &instance, Status::Up).await.unwrap();
+    assert!(second.lines().is_empty());
+}
+
+#[tokio::test]
+async fn too_many_requests_at_one_agent_and_no_leader_lead_to_the_next_at_once() {
+    for status in ["429 Too Many Requests", "500 Internal Server Error"] {
+        let first = Server::start(move |_, _| Reply::status(status, "")).await;
+        let second = Server::script(vec![answer("9", &["a"])]).await;
+        let consul = Consul::new(&format!("{},{}", first.url(), second.url())).unwrap();
+        let began = clock::now();
+        let mut watching = Watching::start(&consul, "orders");
+        assert_eq!(ids(&watching.instances().await), ["a"]);
+        assert!(clock::now() - began < Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn what_no_agent_would_allow_or_understand_is_asked_once() {
+    for (status, kind) in [
+        ("403 Forbidden", ErrorKind::Denied),
+        ("400 Bad Request", ErrorKind::Unsupported),
+    ] {
+        let first = Server::start(move |_, _| Reply::status(status, "")).await;
+        let second = Server::script(vec![]).await;
+        let consul = Consul::new(&format!("{},{}", first.url(), second.url())).unwrap();
+        let error = Watching::start(&consul, "orders").error().await;
+        assert_eq!(error.kind(), kind);
+        assert!(second.lines().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_heartbeat_goes_to_the_next_agent_which_wants_a_registration() {
+    let first = Server::script(vec![Reply::json(""), Reply::Raw(Vec::new())]).await;
+    let second = Server::start(|n, _| match n {
+        0 => Reply::status("404 Not Found", "Unknown check ID"),
+        _ => Reply::json(""),
+    })
+    .await;
+    let consul = Consul::new(&format!("{},{}", first.url(), second.url())).unwrap();
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    let ttl = Duration::from_secs(30);
+    consul.register("orders", &instance, ttl).await.unwrap();
+    let renew = || consul.renew("orders", &instance, Status::Up);
+    assert_eq!(renew().await.unwrap(), Renewal::Unknown);
+    consul.register("orders", &instance, ttl).await.unwrap();
+    assert_eq!(renew().await.unwrap(), Renewal::Renewed);
+    // In quarantine, not even asked.
+    assert_eq!(first.lines().len(), 2);
+}
+
+#[tokio::test]
+async fn an_instance_is_taken_out_of_the_agent_that_knows_it() {
+    let first = Server::start(|_, _| Reply::status("404 Not Found", "Unknown service ID")).await;
+    let second = Server::start(|_, _| Reply::json("")).await;
+    let consul = Consul::new(&format!("{},{}", first.url(), second.url())).unwrap();
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    consul.deregister("orders", &instance).await.unwrap();
+    assert_eq!((first.lines().len(), second.lines().len()), (1, 1));
+
+    let consul = Consul::new(&format!("{},http://127.0.0.1:1", first.url())).unwrap();
+    let error = consul.deregister("orders", &instance).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "who knows");
 }

@@ -461,6 +461,17 @@ async fn registration_describes_the_instance_and_its_lease() {
 }
 
 #[tokio::test]
+async fn an_applications_name_is_in_upper_case_in_the_path() {
+    let server = Server::start(|_, _| Reply::json("")).await;
+    let (eureka, instance) = (eureka(&server), Instance::new("Aa", "h", 80));
+    let ttl = Duration::from_secs(30);
+    eureka.register("Orders", &instance, ttl).await.unwrap();
+    eureka.deregister("orders", &instance).await.unwrap();
+    let lines = ["POST /apps/ORDERS", "DELETE /apps/ORDERS/Aa"];
+    assert_eq!(server.lines(), lines);
+}
+
+#[tokio::test]
 async fn a_change_of_status_is_another_registration() {
     let server = Server::start(|_, _| Reply::json("")).await;
     let eureka = eureka(&server);
@@ -473,14 +484,26 @@ async fn a_change_of_status_is_another_registration() {
     assert_eq!(renew(Status::Up).await.unwrap(), Renewal::Renewed);
     assert_eq!(renew(Status::OutOfService).await.unwrap(), Renewal::Renewed);
     assert_eq!(renew(Status::OutOfService).await.unwrap(), Renewal::Renewed);
+    // Each heartbeat says which registration it is of.
+    let written = |n: usize| {
+        let body: Value = serde_json::from_str(&server.asked()[n].body).unwrap();
+        body["instance"]["lastDirtyTimestamp"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let heartbeat = |status, n| {
+        let at = written(n);
+        format!("PUT /apps/ORDERS/a%2F1?status={status}&lastDirtyTimestamp={at}")
+    };
     assert_eq!(
         server.lines(),
         [
             "POST /apps/ORDERS",
-            "PUT /apps/ORDERS/a%2F1?status=UP",
-            "PUT /apps/ORDERS/a%2F1?status=DOWN",
+            &heartbeat("UP", 0),
+            &heartbeat("DOWN", 0),
             "POST /apps/ORDERS",
-            "PUT /apps/ORDERS/a%2F1?status=DOWN",
+            &heartbeat("DOWN", 3),
         ]
     );
     let body: Value = serde_json::from_str(&server.asked()[3].body).unwrap();
@@ -503,6 +526,207 @@ async fn a_forgotten_instance_means_register_again() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Failed);
+}
+
+#[tokio::test]
+async fn both_overridden_keys_are_understood_and_the_operators_word_counts() {
+    for (key, value, status) in [
+        ("overriddenStatus", "OUT_OF_SERVICE", Status::OutOfService),
+        ("overriddenstatus", "OUT_OF_SERVICE", Status::OutOfService),
+        ("overriddenStatus", "UNKNOWN", Status::Up),
+        ("overriddenstatus", "UP", Status::Up),
+    ] {
+        let mut found = instance("a", "UP");
+        found[key] = value.into();
+        assert_eq!(described(found).await[0].status, status, "{key} {value}");
+    }
+    let mut both = instance("a", "UP");
+    (both["overriddenStatus"], both["overriddenstatus"]) = (json!("UP"), json!("UP"));
+    assert_eq!(described(both).await[0].status, Status::Up);
+}
+
+#[tokio::test]
+async fn a_service_can_be_looked_up_by_its_virtual_address() {
+    let named = |id: &str, vip: &str, secure: bool| {
+        let mut named = instance(id, "UP");
+        named["vipAddress"] = vip.into();
+        named["secureVipAddress"] = format!("{vip}.tls").into();
+        named["securePort"]["@enabled"] = secure.into();
+        named
+    };
+    let server = Server::start(move |_, _| {
+        let list = json!([
+            {"name": "ORDERS", "instance": [named("b", "shop,orders", true), named("c", "orders", true)]},
+            {"name": "STOCK", "instance": [named("a", "Shop", false)]},
+        ]);
+        apps("UP_3_", list)
+    })
+    .await;
+    let vip = eureka(&server).by_vip();
+    assert_eq!(
+        ids(&Watching::start(&vip, "shop").instances().await),
+        ["a", "b"]
+    );
+    assert_eq!(
+        ids(&Watching::start(&vip, "ORDERS").instances().await),
+        ["b", "c"]
+    );
+    assert_eq!(Watching::start(&vip, "stock").instances().await, []);
+    let secure = vip.by_secure_vip();
+    let found = Watching::start(&secure, "orders.TLS").instances().await;
+    assert_eq!(ids(&found), ["b", "c"]);
+    assert_eq!((found[0].port, found[0].secure), (443, true));
+    assert_eq!(Watching::start(&secure, "shop.tls").instances().await, []);
+}
+
+#[tokio::test]
+async fn regions_are_asked_for_in_full_and_for_changes() {
+    let server = Server::start(|_, _| apps("", json!([]))).await;
+    let eureka = eureka(&server).regions(["eu-1", "us 2"]);
+    let mut watching = Watching::start(&eureka, "orders");
+    watching.instances().await;
+    watching.next().await;
+    let lines = server.lines();
+    assert_eq!(lines[0], "GET /apps?regions=eu-1%2Cus+2");
+    assert_eq!(lines[1], "GET /apps/delta?regions=eu-1%2Cus+2");
+}
+
+#[tokio::test]
+async fn requests_say_who_asks() {
+    let (server, mut watching) = watching(vec![apps("", json!([]))]).await;
+    watching.instances().await;
+    let head = server.asked()[0].head.clone();
+    assert!(head.contains("discoveryidentity-name: buttress"), "{head}");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_503_leads_to_the_next_which_is_read_in_full() {
+    let first = Server::script(vec![
+        orders("UP_1_", vec![instance("a", "UP")]),
+        Reply::status("503 Service Unavailable", ""),
+    ])
+    .await;
+    let second = Server::start(|n, _| match n {
+        0 => orders("UP_2_", vec![instance("a", "UP"), instance("b", "UP")]),
+        _ => orders("UP_2_", json!([])),
+    })
+    .await;
+    let eureka = Eureka::new(&first.url())
+        .unwrap()
+        .other_zone(&second.url())
+        .unwrap()
+        .poll(Duration::from_millis(100));
+    assert_eq!(
+        eureka.name(),
+        format!("eureka at {}, {}", first.url(), second.url())
+    );
+    let mut watching = Watching::start(&eureka, "orders");
+    assert_eq!(ids(&watching.instances().await), ["a"]);
+    assert_eq!(ids(&watching.instances().await), ["a", "b"]);
+    assert_eq!(watching.next().await, Update::Confirmed);
+    assert_eq!(first.lines(), [FULL, DELTA]);
+    assert_eq!(second.lines(), [FULL, DELTA]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_warming_up_with_403_leads_to_the_next() {
+    let cold = Server::start(|_, _| Reply::status("403 Forbidden", "")).await;
+    let warm = Server::start(|_, _| orders("UP_1_", vec![instance("a", "UP")])).await;
+    let eureka = Eureka::new(&cold.url()).unwrap();
+    let eureka = eureka.other_zone(&warm.url()).unwrap();
+    let found = Watching::start(&eureka, "orders").instances().await;
+    assert_eq!(ids(&found), ["a"]);
+}
+
+#[tokio::test]
+async fn a_server_that_has_forgotten_much_is_not_believed_while_a_peer_knows_more() {
+    let ten = || (0..10).map(|n| instance(&n.to_string(), "UP"));
+    for left in [0, 8] {
+        let all = move || orders("UP_10_", ten().collect::<Vec<_>>());
+        let restarted = Server::start(move |n, _| match n {
+            0 => all(),
+            1 => orders("UP_77_", json!([])),
+            _ => orders(&format!("UP_{left}_"), ten().take(left).collect::<Vec<_>>()),
+        })
+        .await;
+        let peer = Server::start(move |n, _| match n {
+            0 => all(),
+            _ => orders("UP_10_", json!([])),
+        })
+        .await;
+        let eureka = Eureka::new(&restarted.url())
+            .unwrap()
+            .other_zone(&peer.url())
+            .unwrap()
+            .poll(Duration::from_millis(100));
+        let mut watching = Watching::start(&eureka, "orders");
+        assert_eq!(watching.instances().await.len(), 10);
+        for _ in 0..2 {
+            assert_eq!(watching.next().await, Update::Confirmed);
+        }
+        assert_eq!(restarted.lines(), [FULL, DELTA, FULL]);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_knows_any_more_is_believed() {
+    let forgetful = || {
+        Server::start(|n, _| match n {
+            0 => orders("UP_1_", vec![instance("a", "UP")]),
+            _ => apps("", json!([])),
+        })
+    };
+    let same = Server::start(|_, _| apps("", json!([]))).await;
+    // The other says the same, or nothing at all.
+    for other in [same.url(), "http://127.0.0.1:1".to_owned()] {
+        let eureka = Eureka::new(&forgetful().await.url())
+            .unwrap()
+            .other_zone(&other)
+            .unwrap()
+            .poll(Duration::from_millis(100));
+        let mut watching = Watching::start(&eureka, "orders");
+        assert_eq!(ids(&watching.instances().await), ["a"]);
+        assert_eq!(watching.instances().await, []);
+    }
+}
+
+#[tokio::test]
+async fn a_200_with_zero_applications_empties_no_client() {
+    let server = Server::start(|n, _| match n {
+        0 => orders("UP_1_", vec![instance("a", "UP")]),
+        _ => apps("", json!([])),
+    })
+    .await;
+    let watch = Resolver::new(eureka(&server)).watch("orders");
+    watch.resolved().await.unwrap();
+    while server.lines().len() < 4 {
+        clock::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(watch.snapshot().instances().len(), 1);
+}
+
+#[tokio::test]
+async fn a_heartbeat_goes_on_through_the_next_server() {
+    let first = Server::script(vec![
+        Reply::status("204 No Content", ""),
+        Reply::Raw(Vec::new()),
+    ])
+    .await;
+    let second = Server::start(|n, _| match n {
+        0 => Reply::status("404 Not Found", ""),
+        _ => Reply::json(""),
+    })
+    .await;
+    let eureka = Eureka::new(&first.url()).unwrap();
+    let eureka = eureka.other_zone(&second.url()).unwrap();
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    let ttl = Duration::from_secs(30);
+    eureka.register("orders", &instance, ttl).await.unwrap();
+    let renew = || eureka.renew("orders", &instance, Status::Up);
+    assert_eq!(renew().await.unwrap(), Renewal::Unknown, "not heard of yet");
+    eureka.register("orders", &instance, ttl).await.unwrap();
+    assert_eq!(renew().await.unwrap(), Renewal::Renewed);
+    assert_eq!(first.lines().len(), 2);
 }
 
 #[test]

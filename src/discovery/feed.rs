@@ -1,19 +1,35 @@
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::backoff::Backoff;
 use super::registry::{BoxFuture, ErrorKind, Registry, RegistryError, Update, Updates};
-use crate::clock;
+use crate::clock::{self, Sleep};
 use crate::rng::ThreadRng;
 
 /// What one registry says of one service, for ever: a watch that ends is begun again. Dropping it ends the watch.
 pub(super) struct Feed {
-    run: BoxFuture<'static, ()>,
-    heard: mpsc::Receiver<Heard>,
+    registry: Arc<dyn Registry>,
+    service: Arc<str>,
+    backoff: Backoff,
+    stage: Stage,
+}
+
+enum Stage {
+    Watching {
+        watch: BoxFuture<'static, RegistryError>,
+        updates: mpsc::Receiver<Update>,
+    },
+    /// The watch has ended, but not all that it sent is heard.
+    Ended {
+        error: RegistryError,
+        updates: mpsc::Receiver<Update>,
+    },
+    Waiting(Pin<Box<Sleep>>),
 }
 
 /// What came from a registry.
@@ -29,51 +45,57 @@ pub(super) enum Heard {
 
 impl Feed {
     pub(super) fn new(registry: Arc<dyn Registry>, service: Arc<str>) -> Self {
-        let (sender, heard) = mpsc::channel(1);
         Self {
-            run: Box::pin(run(registry, service, sender)),
-            heard,
+            stage: Stage::watching(&registry, &service),
+            registry,
+            service,
+            backoff: Backoff::new(),
         }
     }
 
     pub(super) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
-        // It never ends; what it sends is what counts.
-        let _ = self.run.as_mut().poll(cx);
-        match self.heard.poll_recv(cx) {
-            Poll::Ready(Some(heard)) => Poll::Ready(heard),
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        loop {
+            match &mut self.stage {
+                Stage::Watching { watch, updates } => {
+                    // First: what was sent before the watch ends is heard before.
+                    if let Poll::Ready(Some(update)) = updates.poll_recv(cx) {
+                        return Poll::Ready(self.hear(update));
+                    }
+                    let error = ready!(watch.as_mut().poll(cx));
+                    let (_, closed) = mpsc::channel(1);
+                    let updates = std::mem::replace(updates, closed);
+                    self.stage = Stage::Ended { error, updates };
+                }
+                Stage::Ended { error, updates } => {
+                    if let Ok(update) = updates.try_recv() {
+                        return Poll::Ready(self.hear(update));
+                    }
+                    let error = error.clone();
+                    let wait = self.backoff.next(&mut ThreadRng);
+                    self.stage = Stage::Waiting(Box::pin(clock::sleep(wait)));
+                    return Poll::Ready(Heard::Ended { error, wait });
+                }
+                Stage::Waiting(wait) => {
+                    ready!(wait.as_mut().poll(cx));
+                    self.stage = Stage::watching(&self.registry, &self.service);
+                }
+            }
         }
+    }
+
+    fn hear(&mut self, update: Update) -> Heard {
+        if !matches!(update, Update::Failed(_)) {
+            self.backoff = Backoff::new();
+        }
+        Heard::Update(update)
     }
 }
 
-async fn run(registry: Arc<dyn Registry>, service: Arc<str>, heard: mpsc::Sender<Heard>) {
-    let mut backoff = Backoff::new();
-    // The receiver is beside this future: sending cannot fail.
-    loop {
-        let (updates, mut receiver) = Updates::channel();
-        let mut watch = watch(Arc::clone(&registry), Arc::clone(&service), updates);
-        let mut has_answered = false;
-        let error = loop {
-            // Biased: what was sent before the watch ended is heard first.
-            tokio::select! {
-                biased;
-                Some(update) = receiver.recv() => {
-                    has_answered |= !matches!(update, Update::Failed(_));
-                    let _ = heard.send(Heard::Update(update)).await;
-                }
-                error = &mut watch => break error,
-            }
-        };
-        while let Ok(update) = receiver.try_recv() {
-            has_answered |= !matches!(update, Update::Failed(_));
-            let _ = heard.send(Heard::Update(update)).await;
-        }
-        if has_answered {
-            backoff = Backoff::new();
-        }
-        let wait = backoff.next(&mut ThreadRng);
-        let _ = heard.send(Heard::Ended { error, wait }).await;
-        clock::sleep(wait).await;
+impl Stage {
+    fn watching(registry: &Arc<dyn Registry>, service: &Arc<str>) -> Self {
+        let (sender, updates) = Updates::channel();
+        let watch = watch(Arc::clone(registry), Arc::clone(service), sender);
+        Self::Watching { watch, updates }
     }
 }
 

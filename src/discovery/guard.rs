@@ -31,6 +31,14 @@ struct Lost {
 }
 
 impl Guard {
+    /// Takes what was known before the first answer.
+    pub(super) fn recall(&mut self, instances: &[Arc<Instance>]) {
+        self.live = instances.to_vec();
+        self.live.sort_by(|a, b| a.id.cmp(&b.id));
+        self.live.dedup_by(|a, b| a.id == b.id);
+        self.before = self.live.len();
+    }
+
     /// Takes an answer: all the instances that the registry names.
     pub(super) fn answer(&mut self, instances: Vec<Instance>, authoritative: bool, now: Instant) {
         self.resume(now);
@@ -143,6 +151,7 @@ fn callable(instances: Vec<Instance>) -> Vec<Arc<Instance>> {
     let mut up: Vec<_> = up.map(Arc::new).collect();
     up.sort_by(|a, b| a.id.cmp(&b.id));
     up.dedup_by(|a, b| a.id == b.id);
+    up.shrink_to_fit();
     up
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A [`Resolver`] asks one [`Registry`], or a chain of them, and keeps what they said. Its [`Watch`] of a service gives
 //! immutable [`Snapshot`]s, without a lock and whatever the registry does: an outage changes nothing, and a registry
-//! that suddenly forgets many instances is doubted for up to a minute. A [`Registration`] keeps an instance of one's own
-//! in a registry.
+//! that suddenly forgets many instances is doubted for up to a minute. A [`SnapshotFile`] has what is known outlive the
+//! process. A [`Registration`] keeps an instance of one's own in a registry.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -29,8 +29,12 @@
 //! ```
 
 mod backoff;
+mod changes;
+mod discover;
+mod disk;
 mod feed;
 mod guard;
+mod holders;
 mod instance;
 mod registration;
 mod registry;
@@ -41,6 +45,9 @@ mod source;
 mod unresolved;
 mod watch;
 
+pub use changes::{Change, Changes};
+pub use discover::Discover;
+pub use disk::SnapshotFile;
 pub use instance::{Instance, InstanceKey, Status};
 pub use registration::{Registered, Registration};
 pub use registry::{BoxFuture, ErrorKind, Registry, RegistryError, Renewal, Update, Updates};

@@ -165,6 +165,12 @@ impl Updates {
 /// Why a registry could not be asked, or what was wrong with its answer. Its text holds no secret.
 #[derive(Clone, Debug)]
 pub struct RegistryError {
+    // In a box, so that the updates that a watch has room for are small: most hold no error.
+    inner: Box<Inner>,
+}
+
+#[derive(Clone, Debug)]
+struct Inner {
     registry: Arc<str>,
     kind: ErrorKind,
     message: String,
@@ -192,36 +198,39 @@ pub enum ErrorKind {
 impl RegistryError {
     /// An error of the registry of that [name](Registry::name). `message` must hold no secret.
     pub fn new(registry: impl Into<Arc<str>>, kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
+        let inner = Inner {
             registry: registry.into(),
             kind,
             message: message.into(),
             source: None,
+        };
+        Self {
+            inner: Box::new(inner),
         }
     }
 
     /// Says what lies behind it. Its text must hold no secret: strip URLs first.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
-        self.source = Some(Arc::from(source.into()));
+        self.inner.source = Some(Arc::from(source.into()));
         self
     }
 
     /// The registry it came from.
     pub fn registry(&self) -> &str {
-        &self.registry
+        &self.inner.registry
     }
 
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.inner.kind
     }
 
     /// What went wrong, with its causes, without the registry's name.
     pub fn message(&self) -> String {
         use fmt::Write as _;
 
-        let mut text = self.message.clone();
+        let mut text = self.inner.message.clone();
         let mut cause = StdError::source(self);
         while let Some(error) = cause {
             // Writing to a `String` cannot fail.
@@ -235,19 +244,20 @@ impl RegistryError {
 // The causes are not compared: an error from elsewhere need not be comparable.
 impl PartialEq for RegistryError {
     fn eq(&self, other: &Self) -> bool {
-        (&self.registry, self.kind, &self.message) == (&other.registry, other.kind, &other.message)
+        let (this, other) = (&*self.inner, &*other.inner);
+        (&this.registry, this.kind, &this.message) == (&other.registry, other.kind, &other.message)
     }
 }
 
 impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.registry, self.message)
+        write!(f, "{}: {}", self.inner.registry, self.inner.message)
     }
 }
 
 impl StdError for RegistryError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        self.inner.source.as_deref().map(|source| source as _)
     }
 }
 

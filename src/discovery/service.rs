@@ -1,8 +1,10 @@
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::disk::Store;
 use super::feed::Heard;
 use super::instance::Instance;
 use super::registry::{RegistryError, Update};
@@ -22,6 +24,7 @@ use crate::observe::Event;
 pub(super) struct Service {
     name: Arc<str>,
     settings: Arc<Settings>,
+    store: Option<Arc<Store>>,
     shared: Arc<Shared>,
     chain: Vec<Source>,
     /// Whether a registry ever named an instance: it stays a service when the last of them goes.
@@ -29,18 +32,36 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn new(name: Arc<str>, settings: Arc<Settings>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        settings: Arc<Settings>,
+        store: Option<Arc<Store>>,
+        shared: Arc<Shared>,
+    ) -> Self {
         let registries = settings.registries.iter().cloned();
         Self {
             name,
             chain: registries.map(Source::new).collect(),
             settings,
+            store,
             shared,
             is_known: false,
         }
     }
 
-    pub(super) async fn run(mut self) {
+    /// Writes until nobody has held the service for a while.
+    pub(super) async fn run(self) {
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            biased;
+            () = shared.holders.abandoned() => {}
+            never = self.write() => match never {},
+        }
+    }
+
+    async fn write(mut self) -> Infallible {
+        // In a box: it is over at once, and its place would be kept for ever.
+        Box::pin(self.recall()).await;
         loop {
             let now = clock::now();
             for source in &mut self.chain {
@@ -59,18 +80,38 @@ impl Service {
         }
     }
 
+    /// Begins with what an earlier process knew, as if the registry that told it had told this one.
+    async fn recall(&mut self) {
+        let Some(store) = &self.store else {
+            return;
+        };
+        let Some((remembered, age)) = store.recall(&self.name).await else {
+            return;
+        };
+        let limit = self
+            .settings
+            .max_stale
+            .map(|limit| limit.saturating_sub(age));
+        let until = limit.map(|left| clock::after(clock::now(), left));
+        let position = remembered.position.min(self.chain.len() - 1);
+        self.chain[position].recall(&remembered.instances, until);
+        self.is_known = true;
+    }
+
     /// Begins the watches that are wanted and ends the others.
     fn ask(&mut self, now: Instant) {
-        let mut wanted = true;
+        let (mut wanted, mut served) = (true, false);
         for source in &mut self.chain {
             if !wanted {
-                if source.feed.is_some() {
+                // One that only waits for its turn keeps what it knows from before.
+                if source.feed.is_some() || (served && !source.guard.is_empty()) {
                     *source = Source::new(Arc::clone(&source.registry));
                 }
                 continue;
             }
             source.ask(&self.name, now);
-            wanted = !source.serves(&self.settings, now) && !source.is_awaited(now);
+            served = source.serves(&self.settings, now);
+            wanted = !served && !source.is_awaited(now);
         }
     }
 
@@ -120,7 +161,8 @@ impl Service {
 
     fn publish(&self, now: Instant) {
         let mut chain = self.chain.iter();
-        let serving = chain.find(|source| source.serves(&self.settings, now));
+        let position = chain.position(|source| source.serves(&self.settings, now));
+        let serving = position.map(|position| &self.chain[position]);
         // One that has just been asked may know more than nothing: that is not told before it had its moment.
         let is_open = serving.is_none() && self.chain.iter().any(|source| source.is_awaited(now));
         let previous = self.shared.snapshot.load_full();
@@ -129,11 +171,14 @@ impl Service {
         }
 
         let used = serving.or_else(|| self.chain.iter().find(|source| source.answer.is_some()));
-        let snapshot = match used {
-            Some(_) if !is_open => self.snapshot(serving, &previous),
-            _ => None,
+        // Something was told, or is no longer so: what an earlier process knew can become too old.
+        let is_told = used.is_some() || previous.version > 0;
+        let snapshot = match is_told && !is_open {
+            true => self.snapshot(serving, &previous),
+            false => None,
         };
         let snapshot = snapshot.map(Arc::new);
+        self.remember(position, &snapshot.as_ref().unwrap_or(&previous).instances);
         if let Some(snapshot) = &snapshot {
             self.shared.snapshot.store(Arc::clone(snapshot));
         }
@@ -155,6 +200,20 @@ impl Service {
                 instances: snapshot.instances.len(),
                 held: snapshot.held,
             });
+        }
+    }
+
+    /// Hands on what is known, and known to be right, for the next process.
+    fn remember(&self, position: Option<usize>, instances: &Arc<[Arc<Instance>]>) {
+        let Some(store) = &self.store else {
+            return;
+        };
+        match position {
+            Some(position) if self.chain[position].is_answering() => {
+                store.keep(&self.name, position, instances);
+            }
+            None if self.chain.iter().all(Source::says_none) => store.forget(&self.name),
+            _ => {}
         }
     }
 

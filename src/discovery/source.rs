@@ -18,6 +18,8 @@ pub(super) struct Source {
     asked_at: Instant,
     pub(super) guard: Guard,
     pub(super) answer: Option<Answer>,
+    /// Until when what an earlier process knew may be used without an answer.
+    recalled_until: Option<Instant>,
     /// Why it does not answer at the moment.
     pub(super) failure: Option<Failure>,
 }
@@ -43,6 +45,7 @@ impl Source {
             asked_at: clock::now(),
             guard: Guard::default(),
             answer: None,
+            recalled_until: None,
             failure: None,
         }
     }
@@ -54,6 +57,13 @@ impl Source {
             let registry = Arc::clone(&self.registry);
             self.feed = Some(Feed::new(registry, Arc::clone(service)));
         }
+    }
+
+    /// Takes what an earlier process knew from here: until the first answer it is used, and then it is what the guard
+    /// compares that answer with.
+    pub(super) fn recall(&mut self, instances: &[Arc<Instance>], until: Option<Instant>) {
+        self.guard.recall(instances);
+        self.recalled_until = until;
     }
 
     pub(super) fn answered(&mut self, instances: Vec<Instance>, authoritative: bool, now: Instant) {
@@ -101,7 +111,12 @@ impl Source {
 
     /// Whether it answers that there is no instance.
     pub(super) fn says_none(&self) -> bool {
-        self.answer.is_some() && self.failure.is_none() && self.guard.is_empty()
+        self.is_answering() && self.guard.is_empty()
+    }
+
+    /// Whether what is known from here is what it says now.
+    pub(super) fn is_answering(&self) -> bool {
+        self.answer.is_some() && self.failure.is_none()
     }
 
     /// Whether waiting does not help: it has no instance, or has to be put right by people.
@@ -113,8 +128,11 @@ impl Source {
         self.says_none() || self.failure.as_ref().is_some_and(needs_people)
     }
 
-    /// When its instances become too old to use, if it goes on failing.
+    /// When its instances become too old to use, if it goes on failing or never answers.
     pub(super) fn expiry(&self, settings: &Settings) -> Option<Instant> {
+        if self.answer.is_none() {
+            return self.recalled_until;
+        }
         self.failure.as_ref()?;
         Some(clock::after(self.confirmed_at()?, settings.max_stale?))
     }

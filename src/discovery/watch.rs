@@ -1,11 +1,15 @@
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 
+use super::changes::Changes;
+use super::discover::Discover;
+use super::holders::Holders;
 use super::instance::Instance;
+use super::resolver::Services;
 use super::snapshot::Snapshot;
 use super::unresolved::ResolveError;
 use crate::clock;
@@ -15,10 +19,12 @@ use crate::observe::Observer;
 
 /// A service's instances, as they are now and as they change. A cheap clone shares.
 ///
-/// The registry is watched for as long as somebody holds one.
+/// The registry is watched for as long as somebody holds one, and for a minute after, in case somebody asks again.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    pub(super) handle: Arc<Handle>,
+    /// What the handle has as well: a load need not go through it.
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
 }
 
 /// How far the instances of a service can be trusted.
@@ -60,30 +66,73 @@ impl Watch {
             ..State::default()
         };
         let shared = Shared::new(snapshot, state, clock::now(), Observer::default());
+        Self::held(Handle {
+            shared: Arc::new(shared),
+            task: None,
+            services: Weak::new(),
+        })
+    }
+
+    pub(super) fn held(handle: Handle) -> Self {
         Self {
-            handle: Arc::new(Handle {
-                shared: Arc::new(shared),
-                task: None,
-            }),
+            shared: Arc::clone(&handle.shared),
+            handle: Arc::new(handle),
         }
     }
 
     /// The latest snapshot. Takes no lock.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.handle.shared.snapshot.load_full()
+        self.shared.snapshot.load_full()
     }
 
     /// The version of the latest snapshot, without a clone: its count is a line that all threads would share.
     pub(crate) fn version(&self) -> u64 {
-        self.handle.shared.snapshot.load().version
+        self.shared.snapshot.load().version
     }
 
     /// Waits for a snapshot of a version above `seen`.
     pub async fn changed(&self, seen: u64) -> Arc<Snapshot> {
-        let mut state = self.handle.shared.state.subscribe();
+        let mut state = self.shared.state.subscribe();
         // The sender is in `self`, so that the wait cannot fail.
         let _ = state.wait_for(|state| state.version > seen).await;
         self.snapshot()
+    }
+
+    /// The snapshots from now on, each with what changed since this reader's last one. The first of them has all that
+    /// there is.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use buttress::{Instance, Registry, Resolver, registries::memory::Memory};
+    /// # use std::time::Duration;
+    /// # let registry = Memory::new();
+    /// # let resolver = Resolver::new(registry.clone());
+    /// let mut changes = resolver.watch("orders").changes();
+    /// let orders = Instance::new("orders-1", "10.0.0.7", 8080);
+    /// registry.register("orders", &orders, Duration::MAX).await?;
+    ///
+    /// let change = loop {
+    ///     let change = changes.changed().await;
+    ///     if !change.added.is_empty() {
+    ///         break change;
+    ///     }
+    /// };
+    /// assert_eq!(*change.added[0], orders);
+    /// assert_eq!(change.snapshot.instances().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn changes(&self) -> Changes {
+        Changes::new(self.clone())
+    }
+
+    /// The instances as [tower's own balancers](tower::discover) want them: `new` makes the service of each.
+    pub fn discover<N, S>(&self, new: N) -> Discover<N>
+    where
+        N: FnMut(&Arc<Instance>) -> S,
+    {
+        Discover::new(self.changes(), new)
     }
 
     /// The latest snapshot that has an instance to call, which is at hand except at the very start.
@@ -97,14 +146,14 @@ impl Watch {
     /// [`Reason::Unresolved`] if no registry names an instance, or [`Reason::NoInstance`] if none of those named is up.
     /// The source is a [`ResolveError`].
     pub async fn resolved(&self) -> Result<Arc<Snapshot>, Rejected> {
-        let observer = &self.handle.shared.observer;
+        let observer = &self.shared.observer;
         let resolved = self.find().await;
         resolved.map_err(|rejected| observer.refused(rejected))
     }
 
     /// As [`resolved`](Self::resolved), for a caller who has another way if there is no instance: nobody is told.
     pub(crate) async fn find(&self) -> Result<Arc<Snapshot>, Rejected> {
-        let shared = &self.handle.shared;
+        let shared = &self.shared;
         let snapshot = self.snapshot();
         if !snapshot.instances().is_empty() {
             return Ok(snapshot);
@@ -137,12 +186,12 @@ impl Watch {
     /// Whether every registry knows no such service, and none did since it is watched. An outage that follows does not
     /// change what they said.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.handle.shared.state.borrow().is_unknown
+        self.shared.state.borrow().is_unknown
     }
 
     /// How far the latest snapshot can be trusted.
     pub fn freshness(&self) -> Freshness {
-        let state = self.handle.shared.state.borrow();
+        let state = self.shared.state.borrow();
         let Some(confirmed_at) = state.confirmed_at else {
             return Freshness::Bootstrap;
         };
@@ -157,23 +206,31 @@ impl Watch {
     }
 }
 
-/// What the clones of a [`Watch`] share: the last of them ends the task that writes.
+/// What the clones of a [`Watch`] share: one that holds the service.
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) shared: Arc<Shared>,
-    pub(super) task: Option<JoinHandle<()>>,
+    pub(super) task: Option<AbortHandle>,
+    /// Where it can be asked for again, for as long as the resolver lives.
+    pub(super) services: Weak<Services>,
 }
 
 impl Handle {
     /// Whether its task has ended, as it does with its runtime.
     pub(super) fn has_ended(&self) -> bool {
-        self.task.as_ref().is_some_and(JoinHandle::is_finished)
+        self.task.as_ref().is_some_and(AbortHandle::is_finished)
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
+        let Some(task) = &self.task else {
+            return;
+        };
+        // A name without instances is not worth a connection to the registry.
+        let is_wanted =
+            self.services.strong_count() > 0 && !self.shared.snapshot.load().instances.is_empty();
+        if self.shared.holders.leave(is_wanted) {
             task.abort();
         }
     }
@@ -184,6 +241,7 @@ impl Drop for Handle {
 pub(super) struct Shared {
     pub(super) snapshot: ArcSwap<Snapshot>,
     pub(super) state: watch::Sender<State>,
+    pub(super) holders: Holders,
     first_answer_by: Instant,
     observer: Observer,
 }
@@ -229,6 +287,7 @@ impl Shared {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             state: watch::Sender::new(state),
+            holders: Holders::default(),
             first_answer_by,
             observer,
         }

@@ -116,6 +116,9 @@ impl Observe for MetricsObserver {
             Event::RegistryRecovered { registry, service } => {
                 self.count(RECOVERIES, &[("registry", registry), ("service", service)]);
             }
+            Event::SnapshotLoaded { .. } => self.count(SNAPSHOT, &[("outcome", "loaded")]),
+            Event::SnapshotRefused { .. } => self.count(SNAPSHOT, &[("outcome", "refused")]),
+            Event::SnapshotNotWritten { .. } => self.count(SNAPSHOT, &[("outcome", "not_written")]),
             Event::Registered {
                 registry,
                 service,
@@ -200,6 +203,7 @@ const EJECTIONS: &str = "buttress.balance.ejections";
 const RETURNS: &str = "buttress.balance.returns";
 const INSTANCES: &str = "buttress.discovery.instances";
 const HELD: &str = "buttress.discovery.instances_held";
+const SNAPSHOT: &str = "buttress.discovery.snapshot";
 const FAILURES: &str = "buttress.registry.failures";
 const RECOVERIES: &str = "buttress.registry.recoveries";
 const REGISTRATIONS: &str = "buttress.registry.registrations";
@@ -207,7 +211,7 @@ const DEREGISTRATIONS: &str = "buttress.registry.deregistrations";
 const STORE_FAILURES: &str = "buttress.store.failures";
 const STORE_RECOVERIES: &str = "buttress.store.recoveries";
 
-const COUNTERS: [(&str, &str); 16] = [
+const COUNTERS: [(&str, &str); 17] = [
     (REFUSED, "calls refused or given up by a layer"),
     (TRANSITIONS, "changes of a circuit breaker's state"),
     (
@@ -227,6 +231,7 @@ const COUNTERS: [(&str, &str); 16] = [
     (FAULTS, "faults that calls met on purpose"),
     (EJECTIONS, "instances taken out because they kept failing"),
     (RETURNS, "ejected instances that are called again"),
+    (SNAPSHOT, "reads and failed writes of the snapshot on disk"),
     (FAILURES, "questions a registry did not answer"),
     (RECOVERIES, "times a registry answered again"),
     (REGISTRATIONS, "registrations of an instance"),

@@ -141,6 +141,29 @@ pub enum Event<'a> {
         /// The service asked for.
         service: &'a str,
     },
+    /// What an earlier process knew was read from disk.
+    SnapshotLoaded {
+        /// The file.
+        file: &'a str,
+        /// How many services it has that are not too old.
+        services: usize,
+        /// How many instances they have together.
+        instances: usize,
+    },
+    /// What an earlier process knew is not used: the file is damaged, from another version, another's, or unreadable.
+    SnapshotRefused {
+        /// The file.
+        file: &'a str,
+        /// What was expected and what was found, and what has become of the file.
+        error: &'a str,
+    },
+    /// What is known could not be written to disk. It is tried again.
+    SnapshotNotWritten {
+        /// The file.
+        file: &'a str,
+        /// What went wrong.
+        error: &'a str,
+    },
     /// An instance was registered: for the first time, or again because the registry forgot it.
     Registered {
         /// The registry.

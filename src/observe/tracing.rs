@@ -79,6 +79,17 @@ impl Observe for TracingObserver {
             Event::RegistryRecovered { registry, service } => {
                 info!(target: TARGET, registry, service, "registry recovered");
             }
+            Event::SnapshotLoaded {
+                file,
+                services,
+                instances,
+            } => info!(target: TARGET, file, services, instances, "snapshot loaded"),
+            Event::SnapshotRefused { file, error } => {
+                warn!(target: TARGET, file, error, "snapshot refused");
+            }
+            Event::SnapshotNotWritten { file, error } => {
+                warn!(target: TARGET, file, error, "snapshot not written");
+            }
             Event::Registered {
                 registry,
                 service,

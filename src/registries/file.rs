@@ -50,6 +50,8 @@ use crate::discovery::{
 };
 
 mod format;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 
 /// A registry that is a file. A cheap clone shares.
 #[derive(Clone, Debug)]

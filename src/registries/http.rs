@@ -10,7 +10,7 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCod
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 
-#[cfg(feature = "etcd")]
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
 use crate::clock;
 use crate::discovery::{ErrorKind, RegistryError};
 
@@ -47,6 +47,11 @@ impl Http {
         let request = client.get(url).build();
         let request = request.map_err(|error| wrong(what, error.without_url().to_string()))?;
         let mut base = request.url().clone();
+        // It leaves there what is no text, and the name would show it.
+        if !base.username().is_empty() || base.password().is_some() {
+            let message = "the user or password in its URL is no text once it is decoded";
+            return Err(wrong(what, message));
+        }
         base.set_query(None);
         base.set_fragment(None);
         let basic = request.headers().get(AUTHORIZATION).cloned();
@@ -77,19 +82,19 @@ impl Http {
     }
 
     /// Talks through the client of `other`.
-    #[cfg(feature = "etcd")]
+    #[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
     pub(super) fn share(&mut self, other: &Self) {
         self.client = other.client.clone();
     }
 
     /// Whether its URL has a user or password.
-    #[cfg(feature = "etcd")]
+    #[cfg(any(feature = "etcd", feature = "kubernetes"))]
     pub(super) fn has_user(&self) -> bool {
         self.basic.is_some()
     }
 
     /// Sends `token` in `header` with every request.
-    #[cfg(any(feature = "consul", feature = "etcd"))]
+    #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
     pub(super) fn token(&mut self, header: HeaderName, token: SecretString) {
         self.keep_out(token.clone());
         self.token = Some((header, token));
@@ -134,7 +139,7 @@ impl Http {
     }
 
     /// Sends `request` and gives an answer that begins within `limit` and may go on for ever.
-    #[cfg(feature = "etcd")]
+    #[cfg(any(feature = "etcd", feature = "kubernetes"))]
     pub(super) async fn open(
         &self,
         request: RequestBuilder,
@@ -149,7 +154,7 @@ impl Http {
     }
 
     /// The next bytes of an answer, or nothing at its end. Nothing is lost where it is dropped.
-    #[cfg(feature = "etcd")]
+    #[cfg(any(feature = "etcd", feature = "kubernetes"))]
     pub(super) async fn chunk(
         &self,
         response: &mut Response,
@@ -211,6 +216,8 @@ impl Http {
         let status = response.status();
         let kind = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrorKind::Denied,
+            // Said again, or to another server, it would make no more sense.
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => ErrorKind::Unsupported,
             _ => ErrorKind::Failed,
         };
         match self.words(response).await {
@@ -287,11 +294,12 @@ pub(super) fn quoted(said: &str) -> String {
 
 /// A URL as it was written, without what may be a secret: user, password and query.
 fn shown(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    match url.rsplit_once('@') {
-        Some((_, place)) => format!("…@{place}"),
-        None => url.to_owned(),
-    }
+    let (hidden, rest) = match url.rsplit_once('@') {
+        Some((_, place)) => ("…@", place),
+        None => ("", url),
+    };
+    let place = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{hidden}{place}")
 }
 
 fn build(registry: &str, builder: ClientBuilder) -> Result<Client, RegistryError> {

@@ -7,6 +7,7 @@
 mod counter;
 mod line;
 mod place;
+mod shared;
 mod shares;
 mod turns;
 mod wait;

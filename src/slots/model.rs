@@ -27,6 +27,9 @@ mod line;
 #[path = "place.rs"]
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 mod place;
+#[path = "shared.rs"]
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+mod shared;
 #[path = "shares.rs"]
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 mod shares;

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)] // No test uses all of it.
 
 pub mod proxy;
+pub mod scenarios;
+pub mod zone;
 
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
@@ -104,6 +106,14 @@ impl Watching {
                 clock::now() - began < 3 * PATIENCE,
                 "never came; the last list was {last:?}"
             );
+        }
+    }
+
+    /// Why it cannot be read at the moment, as the next update says.
+    pub async fn failed(&mut self) -> RegistryError {
+        match self.next().await {
+            Update::Failed(error) => error,
+            other => panic!("expected a failure, got {other:?}"),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -20,6 +21,8 @@ pub enum Reply {
     Raw(Vec<u8>),
     /// These bytes, then nothing, for ever.
     Open(Vec<u8>),
+    /// The same, until [`Server::end`].
+    Until(Vec<u8>),
     /// Nothing, for ever.
     Hang,
 }
@@ -68,6 +71,7 @@ impl Reply {
 pub struct Server {
     pub address: String,
     pub asked: Arc<Mutex<Vec<Request>>>,
+    ended: watch::Sender<bool>,
 }
 
 impl Server {
@@ -77,12 +81,14 @@ impl Server {
         let server = Self {
             address: listener.local_addr().unwrap().to_string(),
             asked: Arc::default(),
+            ended: watch::Sender::new(false),
         };
         let (script, asked) = (Arc::new(script), server.asked.clone());
+        let ended = server.ended.subscribe();
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(answer(stream, script.clone(), asked.clone()));
+                tokio::spawn(answer(stream, script.clone(), asked.clone(), ended.clone()));
             }
         });
         server
@@ -100,6 +106,11 @@ impl Server {
                 .unwrap_or(Reply::Hang)
         })
         .await
+    }
+
+    /// Ends the answers that go on until then.
+    pub fn end(&self) {
+        self.ended.send_replace(true);
     }
 
     pub fn url(&self) -> String {
@@ -122,6 +133,7 @@ async fn answer(
     mut stream: TcpStream,
     script: Arc<impl Fn(usize, &Request) -> Reply>,
     asked: Arc<Mutex<Vec<Request>>>,
+    mut ended: watch::Receiver<bool>,
 ) {
     let mut bytes = Vec::new();
     let request = loop {
@@ -159,6 +171,10 @@ async fn answer(
         Reply::Open(raw) => {
             let _ = stream.write_all(&raw).await;
             std::future::pending().await
+        }
+        Reply::Until(raw) => {
+            let _ = stream.write_all(&raw).await;
+            let _ = ended.wait_for(|ended| *ended).await;
         }
         Reply::Hang => std::future::pending().await,
     }

@@ -15,7 +15,12 @@ pub(super) fn next_index(asked: u64, heard: u64) -> u64 {
 }
 
 /// The instances of an answer, in an order that does not depend on the server.
-pub(super) fn instances(entries: Vec<Entry>) -> Vec<Instance> {
+///
+/// `address` is the name of the one that is wanted, if an instance has it.
+pub(super) fn instances(mut entries: Vec<Entry>, address: Option<&str>) -> Vec<Instance> {
+    // One that had to change its agent is known to both for a while: what the healthier copy says counts.
+    entries.sort_by(|a, b| (a.place(), a.worst()).cmp(&(b.place(), b.worst())));
+    entries.dedup_by(|a, b| !a.service.address.is_empty() && a.place() == b.place());
     let mut times: HashMap<String, usize> = HashMap::new();
     for entry in &entries {
         *times.entry(entry.service.id.clone()).or_default() += 1;
@@ -24,7 +29,7 @@ pub(super) fn instances(entries: Vec<Entry>) -> Vec<Instance> {
         .into_iter()
         .filter_map(|entry| {
             let shared = times.get(&entry.service.id) != Some(&1);
-            entry.instance(shared)
+            entry.instance(shared, address)
         })
         .collect();
     instances.sort_by(|a, b| (&a.id, &a.host, a.port).cmp(&(&b.id, &b.host, b.port)));
@@ -47,6 +52,8 @@ struct Node {
     node: String,
     address: String,
     #[serde(default)]
+    tagged_addresses: Option<HashMap<String, String>>,
+    #[serde(default)]
     meta: Option<BTreeMap<String, String>>,
     #[serde(default)]
     locality: Option<Locality>,
@@ -63,6 +70,8 @@ struct HealthService {
     #[serde(default)]
     port: i64,
     #[serde(default)]
+    tagged_addresses: Option<HashMap<String, Tagged>>,
+    #[serde(default)]
     tags: Option<Vec<String>>,
     #[serde(default)]
     meta: Option<BTreeMap<String, String>>,
@@ -70,6 +79,14 @@ struct HealthService {
     weights: Weights,
     #[serde(default)]
     locality: Option<Locality>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Tagged {
+    address: String,
+    #[serde(default)]
+    port: i64,
 }
 
 #[derive(Deserialize)]
@@ -106,26 +123,52 @@ impl Default for Weights {
 }
 
 impl Entry {
-    /// The instance, if it has a port at which it can be called. `shared`: others have its id, on other nodes.
-    fn instance(self, shared: bool) -> Option<Instance> {
-        let Self {
-            node,
-            service,
-            checks,
-        } = self;
-        let port = u16::try_from(service.port).ok().filter(|&port| port != 0)?;
-        let host = match &*service.address {
-            "" => node.address,
-            _ => service.address,
+    /// What makes two entries one instance, if the address is its own.
+    fn place(&self) -> (&str, &str, i64) {
+        let HealthService {
+            id, address, port, ..
+        } = &self.service;
+        (id, address, *port)
+    }
+
+    fn worst(&self) -> Health {
+        let checks = self.checks.iter().flatten();
+        checks.map(Check::health).max().unwrap_or(Health::Passing)
+    }
+
+    /// Where to call it: at its own address or else its node's, and each at the one that is wanted, if there is one.
+    fn address(&self, wanted: Option<&str>) -> (&str, i64) {
+        let Self { node, service, .. } = self;
+        let tagged = service.tagged_addresses.as_ref();
+        if let Some(tagged) = wanted.and_then(|name| tagged?.get(name)) {
+            let own = tagged.port == 0;
+            return (
+                &tagged.address,
+                if own { service.port } else { tagged.port },
+            );
+        }
+        let tagged = node.tagged_addresses.as_ref();
+        let address = match &*service.address {
+            "" => wanted
+                .and_then(|name| tagged?.get(name))
+                .unwrap_or(&node.address),
+            address => address,
         };
+        (address, service.port)
+    }
+
+    /// The instance, if it has a port at which it can be called. `shared`: others have its id, on other nodes.
+    fn instance(self, shared: bool, wanted: Option<&str>) -> Option<Instance> {
+        let (host, port) = self.address(wanted);
+        let (host, port) = (host.to_owned(), u16::try_from(port).ok());
+        let port = port.filter(|&port| port != 0)?;
+        let worst = self.worst();
+        let Self { node, service, .. } = self;
         // An id is unique on its node only, and one that was not given is the service's name.
         let id = match shared || service.id == service.service {
             true => format!("{}@{}", service.id, node.node),
             false => service.id,
         };
-        let checks = checks.unwrap_or_default();
-        let worst = checks.iter().map(Check::health).max();
-        let worst = worst.unwrap_or(Health::Passing);
 
         let mut instance = Instance::new(id, host.trim_matches(['[', ']']), port);
         instance.weight = match worst {
@@ -150,7 +193,7 @@ impl Entry {
         let tags = service.tags.unwrap_or_default();
         if !tags.is_empty() {
             let tags = tags.join(",");
-            instance.metadata.entry("tags".into()).or_insert(tags);
+            instance.metadata.entry(TAGS.into()).or_insert(tags);
         }
         Some(instance)
     }
@@ -189,6 +232,8 @@ impl Check {
 /// Keys of the metadata, as Spring Cloud has them.
 pub(super) const ZONE: &str = "zone";
 pub(super) const SECURE: &str = "secure";
+/// The tags, separated by commas.
+pub(super) const TAGS: &str = "tags";
 
 #[cfg(test)]
 mod tests {
@@ -198,7 +243,7 @@ mod tests {
 
     fn one(entry: serde_json::Value) -> Instance {
         let entries: Vec<Entry> = serde_json::from_value(json!([entry])).unwrap();
-        instances(entries).remove(0)
+        instances(entries, None).remove(0)
     }
 
     fn with_checks(checks: serde_json::Value) -> Instance {
@@ -287,6 +332,64 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_is_wanted_goes_before_the_others() {
+        let found = |wanted, address: &str, service, node| {
+            let entries = json!([{
+                "Node": {"Node": "n", "Address": "node", "TaggedAddresses": node},
+                "Service": {"ID": "a", "Service": "s", "Port": 80, "Address": address, "TaggedAddresses": service},
+            }]);
+            let entries: Vec<Entry> = serde_json::from_value(entries).unwrap();
+            instances(entries, wanted).remove(0).authority()
+        };
+        let node = json!({"lan": "node-lan", "wan": "node-wan"});
+        let service = json!({"wan": {"Address": "wan", "Port": 81}, "lan": {"Address": "lan"}});
+        let none = json!(null);
+        for (wanted, address, service, node, expected) in [
+            (None, "own", &service, &node, "own:80"),
+            (None, "", &service, &node, "node:80"),
+            (Some("wan"), "own", &service, &node, "wan:81"),
+            (Some("lan"), "own", &service, &node, "lan:80"),
+            (Some("wan"), "own", &none, &node, "own:80"),
+            (Some("wan"), "", &none, &node, "node-wan:80"),
+            (Some("virtual"), "", &service, &node, "node:80"),
+            (Some("wan"), "", &none, &none, "node:80"),
+        ] {
+            assert_eq!(
+                found(wanted, address, service, node),
+                expected,
+                "{wanted:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_instance_that_changed_its_agent_is_one_and_as_well_as_at_the_better() {
+        let entry = |node: &str, address: &str, status: &str| {
+            json!({
+                "Node": {"Node": node, "Address": node},
+                "Service": {"ID": "a", "Service": "s", "Port": 80, "Address": address},
+                "Checks": [{"Status": status}],
+            })
+        };
+        let found = |entries: &[serde_json::Value]| {
+            let entries: Vec<Entry> = serde_json::from_value(json!(entries)).unwrap();
+            let found = instances(entries, None).into_iter();
+            found.map(|one| (one.id, one.status)).collect::<Vec<_>>()
+        };
+        let (left, now) = (entry("n1", "h", "critical"), entry("n2", "h", "passing"));
+        let up = [("a".to_owned(), Status::Up)];
+        assert_eq!(found(&[left.clone(), now.clone()]), up);
+        assert_eq!(found(&[now, left.clone()]), up);
+        // Of those without an address of their own, the node tells which is which.
+        let others = [entry("n1", "", "critical"), entry("n2", "", "passing")];
+        let apart = [
+            ("a@n1".to_owned(), Status::Down),
+            ("a@n2".to_owned(), Status::Up),
+        ];
+        assert_eq!(found(&others), apart);
+    }
+
+    #[test]
     fn an_id_that_is_not_the_instances_own_gets_the_nodes_name() {
         let entry = |node: &str, id: &str| {
             json!({
@@ -302,7 +405,7 @@ mod tests {
             entry("n3", "c")
         ]);
         let entries: Vec<Entry> = serde_json::from_value(entries).unwrap();
-        let ids: Vec<_> = instances(entries)
+        let ids: Vec<_> = instances(entries, None)
             .into_iter()
             .map(|instance| instance.id)
             .collect();
@@ -317,7 +420,7 @@ mod tests {
                 "Node": {"Node": "n", "Address": "10.0.0.1"},
                 "Service": {"ID": "a", "Service": "s", "Port": port},
             }]);
-            assert!(instances(serde_json::from_value(entries).unwrap()).is_empty());
+            assert!(instances(serde_json::from_value(entries).unwrap(), None).is_empty());
         }
     }
 

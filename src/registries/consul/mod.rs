@@ -16,41 +16,68 @@
 //! # }
 //! ```
 
+mod agents;
+mod env;
+mod follow;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod health;
 mod pace;
+mod query;
 mod registration;
 
-use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{ClientBuilder, Method, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 
-use self::health::Entry;
-use self::pace::Pace;
+use self::agents::{Agents, Token};
+use self::query::{Query, Reads};
 use self::registration::{CheckUpdate, Service};
-use super::http::{Http, PATIENCE};
-use crate::clock;
+use super::http::Http;
+use super::servers::{Order, Servers, Turn};
 use crate::discovery::{
     BoxFuture, ErrorKind, Instance, Registry, RegistryError, Renewal, Status, Updates,
 };
 
-/// A Consul agent. A cheap clone talks to the same one.
+/// Consul, through one of its agents. A cheap clone talks to the same ones.
 #[derive(Clone, Debug)]
 pub struct Consul {
-    http: Http,
+    agents: Agents,
+    query: Query,
 }
 
 impl Consul {
-    /// The agent at `url`, such as `http://127.0.0.1:8500`. A user and password in it are sent as a header, for an
-    /// agent behind a proxy that asks for them, and shown nowhere. For `https`, enable a TLS feature of `reqwest`.
+    /// The agent at `urls`, such as `http://127.0.0.1:8500`; or several of one cluster, separated by commas, of which
+    /// the first that answers is asked. A user and password in a URL are sent as a header, for an agent behind a proxy
+    /// that asks for them, and shown nowhere. For `https`, enable a TLS feature of `reqwest`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] if `url` is no URL of `http` or `https`.
-    pub fn new(url: &str) -> Result<Self, RegistryError> {
-        Http::new("consul", url).map(|http| Self { http })
+    /// [`ErrorKind::Unsupported`] if one is no URL of `http` or `https`.
+    pub fn new(urls: &str) -> Result<Self, RegistryError> {
+        let servers = Servers::new("consul", urls, Order::Written)?;
+        Ok(Self {
+            agents: Agents {
+                servers,
+                token: None,
+            },
+            query: Query::default(),
+        })
+    }
+
+    /// As the environment has it, in the variables of Consul's own tools: `CONSUL_HTTP_ADDR` (a URL or `HOST:PORT`,
+    /// by default `127.0.0.1:8500`; several are separated by commas), `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN` or
+    /// `CONSUL_HTTP_TOKEN_FILE`, which goes before it, `CONSUL_NAMESPACE`, `CONSUL_PARTITION`. Certificates are a
+    /// matter of [`client`](Self::client).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if an address makes no URL of `http` or `https`.
+    pub fn from_env() -> Result<Self, RegistryError> {
+        env::consul(|name| std::env::var(name).ok())
     }
 
     /// Sends `token` with every request. It is shown nowhere. White space around it is left out, since files end in a
@@ -58,8 +85,15 @@ impl Consul {
     #[must_use]
     pub fn token(mut self, token: impl Into<SecretString>) -> Self {
         let token = token.into();
-        let header = HeaderName::from_static("x-consul-token");
-        self.http.token(header, token.expose_secret().trim().into());
+        self.agents.token = Some(Token::Text(token.expose_secret().trim().into()));
+        self
+    }
+
+    /// As [`token`](Self::token), with what is in the file at `path`, which is read for every request: whoever renews
+    /// the token need not restart anything.
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.agents.token = Some(Token::File(Arc::new(path.into())));
         self
     }
 
@@ -70,110 +104,114 @@ impl Consul {
     ///
     /// [`ErrorKind::Unsupported`] if it cannot be built.
     pub fn client(mut self, builder: ClientBuilder) -> Result<Self, RegistryError> {
-        self.http.client(builder)?;
+        self.agents.servers.client(builder)?;
         Ok(self)
     }
 
-    async fn follow(&self, service: &str, updates: &Updates) -> Result<Infallible, RegistryError> {
-        let mut index = 0;
-        let mut known: Option<Vec<Instance>> = None;
-        let mut pace = Pace::default();
-        loop {
-            clock::until(pace.next(clock::now())).await;
-            let answer = self.health(service, index).await?;
-            index = health::next_index(index, answer.index);
-            if known.as_ref() == Some(&answer.instances) {
-                pace.unchanged();
-                updates.confirmed().await;
-                continue;
-            }
-            if !answer.led && loses(known.as_deref(), &answer.instances) {
-                let message = "it has no leader and does not name all instances";
-                let error = self.http.error(ErrorKind::Failed, message);
-                if known.is_none() {
-                    return Err(error);
+    /// Only sees instances to which `expression` applies, in Consul's language of filters:
+    /// `Service.Meta.version == "7"`. Another call replaces it.
+    #[must_use]
+    pub fn filter(mut self, expression: impl Into<String>) -> Self {
+        self.query.filter = Some(expression.into());
+        self
+    }
+
+    /// Only sees instances that have this tag; called again, that one too.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.query.tags.push(tag.into());
+        self
+    }
+
+    /// Sees the instances of another datacenter than the agent's own. For more than one, chain them:
+    /// `Resolver::new(consul.clone()).or(consul.datacenter("dc2"))`. An instance is registered in the agent's own.
+    #[must_use]
+    pub fn datacenter(mut self, name: impl Into<String>) -> Self {
+        self.query.datacenter = Some(name.into());
+        // One that cannot be reached looks like a fault of the agent.
+        self.agents.servers = self.agents.servers.apart();
+        self
+    }
+
+    /// Reads and registers in this namespace, which Consul Enterprise has.
+    #[must_use]
+    pub fn namespace(mut self, name: impl Into<String>) -> Self {
+        self.query.namespace = Some(name.into());
+        self
+    }
+
+    /// Reads and registers in this admin partition, which Consul Enterprise has.
+    #[must_use]
+    pub fn partition(mut self, name: impl Into<String>) -> Self {
+        self.query.partition = Some(name.into());
+        self
+    }
+
+    /// Calls instances at their tagged address of this name, such as `wan` or `lan_ipv6`, where they have one.
+    #[must_use]
+    pub fn address(mut self, tag: impl Into<String>) -> Self {
+        self.query.address = Some(tag.into());
+        self
+    }
+
+    /// Lets any server answer, not only the leader: less load on that one, and answers without it. What is older than
+    /// `oldest`, or has no leader behind it, may add instances but neither loses any nor counts as a confirmation.
+    #[must_use]
+    pub fn stale(mut self, oldest: Duration) -> Self {
+        self.query.reads = Reads::Stale(oldest);
+        self
+    }
+
+    /// Lets the agent answer from its cache, which it keeps up to date in the background, whoever asks. An answer of a
+    /// cache that lost its servers longer ago than `oldest` is taken as with [`stale`](Self::stale).
+    #[must_use]
+    pub fn cached(mut self, oldest: Duration) -> Self {
+        self.query.reads = Reads::Cached(oldest);
+        self
+    }
+
+    /// The path and query at `agent`, in the namespace and partition.
+    fn request(&self, agent: &Http, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
+        let query = [query, &self.query.place()].concat();
+        agent.request(Method::PUT, path.iter().copied(), &query)
+    }
+
+    async fn keep(&self, id: &str, status: Status) -> Result<Renewal, RegistryError> {
+        let checks = &[
+            (registration::lease(id), CheckUpdate::new(Status::Up)),
+            (registration::state(id), CheckUpdate::new(status)),
+        ];
+        let keep = |turn: Turn| async move {
+            for (check, update) in checks {
+                let path = ["v1", "agent", "check", "update", check];
+                let request = self.request(&turn.http, &path, &[]).json(update);
+                if put(&turn, request).await? == Found::No {
+                    return Ok(Renewal::Unknown);
                 }
-                // Another watch would not know who was there. The leader to come need not move the index.
-                updates.failed(error).await;
-                pace.unchanged();
-                index = 0;
-                continue;
             }
-            pace.changed();
-            updates.instances(answer.instances.clone()).await;
-            known = Some(answer.instances);
-        }
-    }
-
-    /// Asks who is there: at once if `index` is 0, else as soon as the state has moved beyond it, or in 5 minutes.
-    async fn health(&self, service: &str, index: u64) -> Result<Answer, RegistryError> {
-        let (beyond, limit) = (index.to_string(), format!("{}s", WAIT.as_secs()));
-        let blocking = [("index", &*beyond), ("wait", &*limit)];
-        let (query, patience): (&[_], _) = match index {
-            0 => (&[], PATIENCE),
-            // The server adds up to a sixteenth of the wait, so that not all return at once.
-            _ => (&blocking, WAIT + WAIT / 16 + PATIENCE),
+            Ok(Renewal::Renewed)
         };
-        let path = ["v1", "health", "service", service];
-        let request = self.http.request(Method::GET, path, query);
-        let response = self.http.send(request, patience).await?;
-        if !response.status().is_success() {
-            return Err(self.http.refused(response).await);
-        }
-        let headers = response.headers();
-        let Some(index) = header(headers, "x-consul-index").and_then(|text| text.parse().ok())
-        else {
-            let message =
-                "its answer has no X-Consul-Index, without which there is nothing to wait for";
-            return Err(self.http.error(ErrorKind::Malformed, message));
-        };
-        // Of the streaming backend, the header means nothing: it is always `false`.
-        let led = header(headers, "x-consul-knownleader") != Some("false")
-            || header(headers, "x-consul-query-backend") == Some("streaming");
-        let filtered = header(headers, "x-consul-results-filtered-by-acls") == Some("true");
-        let closed = header(headers, "x-consul-default-acl-policy") == Some("deny");
-        let entries: Vec<Entry> = self.http.json(response).await?;
-
-        // Without the right to read, Consul answers with an empty list.
-        if entries.is_empty() && filtered {
-            let message = format!("the token may not read the service `{service}` or its nodes");
-            return Err(self.http.error(ErrorKind::Denied, message));
-        }
-        if entries.is_empty() && closed && !self.http.has_token() {
-            let message = format!(
-                "no instance of `{service}` may be seen, or there is none: \
-                it denies by default, and no token was given"
-            );
-            return Err(self.http.error(ErrorKind::Denied, message));
-        }
-        Ok(Answer {
-            index,
-            led,
-            instances: health::instances(entries),
-        })
+        self.agents.each(keep).await
     }
 
-    async fn put(&self, request: RequestBuilder) -> Result<Found, RegistryError> {
-        let response = self.http.send(request, PATIENCE).await?;
-        match response.status() {
-            StatusCode::NOT_FOUND => Ok(Found::No),
-            status if status.is_success() => Ok(Found::Yes),
-            _ => match self.http.refused(response).await {
-                error if error.message().contains(FORGOTTEN) => Ok(Found::No),
-                error => Err(error),
-            },
+    /// Asks one agent after another until one knows it: the one that was told need not be the one that answers now.
+    async fn take_out(&self, id: &str) -> Result<(), RegistryError> {
+        let path = ["v1", "agent", "service", "deregister", id];
+        let mut failure = None;
+        for turn in self.agents.turns()? {
+            match put(&turn, self.request(&turn.http, &path, &[])).await {
+                Ok(Found::Yes) => return Ok(()),
+                Ok(Found::No) => {}
+                Err(error) => failure = Some(error),
+            }
         }
-    }
-
-    fn update(&self, check: &str, update: &CheckUpdate) -> RequestBuilder {
-        let path = ["v1", "agent", "check", "update", check];
-        self.http.request(Method::PUT, path, &[]).json(update)
+        failure.map_or(Ok(()), Err)
     }
 }
 
 impl Registry for Consul {
     fn name(&self) -> &str {
-        self.http.name()
+        self.agents.servers.name()
     }
 
     fn watch(&self, service: &str, updates: Updates) -> BoxFuture<'static, RegistryError> {
@@ -192,18 +230,23 @@ impl Registry for Consul {
         instance: &Instance,
         ttl: Duration,
     ) -> BoxFuture<'static, Result<(), RegistryError>> {
-        let path = ["v1", "agent", "service", "register"];
-        let query = [("replace-existing-checks", "true")];
-        let request = self.http.request(Method::PUT, path, &query);
-        let request = request.json(&Service::new(service, instance, ttl));
-        let consul = self.clone();
+        let (consul, service, instance) = (self.clone(), service.to_owned(), instance.clone());
         Box::pin(async move {
-            match consul.put(request).await? {
-                Found::Yes => Ok(()),
-                Found::No => Err(consul
-                    .http
-                    .error(ErrorKind::Failed, "it answered 404 Not Found")),
-            }
+            let service = &Service::new(&service, &instance, ttl);
+            let path = &["v1", "agent", "service", "register"];
+            let query = &[("replace-existing-checks", "true")];
+            let consul = &consul;
+            let register = |turn: Turn| async move {
+                let request = consul.request(&turn.http, path, query).json(service);
+                match put(&turn, request).await? {
+                    Found::Yes => Ok(()),
+                    Found::No => {
+                        let message = "it answered 404 Not Found";
+                        Err(turn.http.error(ErrorKind::Failed, message))
+                    }
+                }
+            };
+            consul.agents.each(register).await
         })
     }
 
@@ -213,25 +256,8 @@ impl Registry for Consul {
         instance: &Instance,
         status: Status,
     ) -> BoxFuture<'static, Result<Renewal, RegistryError>> {
-        let requests = [
-            self.update(
-                &registration::lease(&instance.id),
-                &CheckUpdate::new(Status::Up),
-            ),
-            self.update(
-                &registration::state(&instance.id),
-                &CheckUpdate::new(status),
-            ),
-        ];
-        let consul = self.clone();
-        Box::pin(async move {
-            for request in requests {
-                if consul.put(request).await? == Found::No {
-                    return Ok(Renewal::Unknown);
-                }
-            }
-            Ok(Renewal::Renewed)
-        })
+        let (consul, id) = (self.clone(), instance.id.clone());
+        Box::pin(async move { consul.keep(&id, status).await })
     }
 
     fn deregister(
@@ -239,27 +265,8 @@ impl Registry for Consul {
         _service: &str,
         instance: &Instance,
     ) -> BoxFuture<'static, Result<(), RegistryError>> {
-        let path = ["v1", "agent", "service", "deregister", &*instance.id];
-        let request = self.http.request(Method::PUT, path, &[]);
-        let consul = self.clone();
-        Box::pin(async move { consul.put(request).await.map(|_| ()) })
-    }
-}
-
-struct Answer {
-    index: u64,
-    led: bool,
-    instances: Vec<Instance>,
-}
-
-/// Whether `answer` lacks what is known; before anything is, it must name someone.
-fn loses(known: Option<&[Instance]>, answer: &[Instance]) -> bool {
-    match known {
-        None => answer.is_empty(),
-        Some(known) => {
-            let named = |id: &str| answer.iter().any(|instance| instance.id == id);
-            !known.iter().all(|instance| named(&instance.id))
-        }
+        let (consul, id) = (self.clone(), instance.id.clone());
+        Box::pin(async move { consul.take_out(&id).await })
     }
 }
 
@@ -270,11 +277,17 @@ enum Found {
     No,
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
+async fn put(turn: &Turn, request: RequestBuilder) -> Result<Found, RegistryError> {
+    let response = turn.http.send(request, turn.limit).await?;
+    match response.status() {
+        StatusCode::NOT_FOUND => Ok(Found::No),
+        status if status.is_success() => Ok(Found::Yes),
+        _ => match turn.http.refused(response).await {
+            error if error.message().contains(FORGOTTEN) => Ok(Found::No),
+            error => Err(error),
+        },
+    }
 }
 
-/// How long a blocking query waits for a change: Consul's own default, half of what it allows.
-const WAIT: Duration = Duration::from_secs(300);
 /// How agents before 1.11 say, with a status of 500, that they do not know a check.
 const FORGOTTEN: &str = "does not have associated TTL";

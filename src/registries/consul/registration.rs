@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::health::{SECURE, Weights, ZONE};
+use super::health::{SECURE, TAGS, Weights, ZONE};
 use crate::discovery::{Instance, Status};
 
 /// The check that is renewed by each heartbeat.
@@ -28,6 +28,8 @@ pub(super) struct Service<'a> {
     name: &'a str,
     address: &'a str,
     port: u16,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<&'a str>,
     meta: BTreeMap<&'a str, &'a str>,
     weights: Weights,
     checks: [Ttl; 2],
@@ -51,6 +53,8 @@ impl<'a> Service<'a> {
         let mut meta: BTreeMap<_, _> = (instance.metadata.iter())
             .map(|(key, value)| (&**key, &**value))
             .collect();
+        let tags = meta.remove(TAGS).unwrap_or_default();
+        let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty());
         if let Some(zone) = &instance.zone {
             meta.insert(ZONE, zone);
         }
@@ -77,6 +81,7 @@ impl<'a> Service<'a> {
             name,
             address: &instance.host,
             port: instance.port,
+            tags: tags.collect(),
             meta,
             weights: Weights {
                 passing: weight,

@@ -1,22 +1,21 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::endpoints::Endpoints;
 use super::login::Login;
 use super::stream::Stream;
 use super::wire::{Lease, Line, Trouble};
 use crate::discovery::{ErrorKind, RegistryError};
 use crate::registries::http::{Http, quoted};
+use crate::registries::servers::{Fault, Servers, Turn};
 
 /// Requests to the cluster: at the member that answers, and with a token if there is a user.
 #[derive(Clone, Debug)]
 pub(super) struct Cluster {
-    pub(super) endpoints: Endpoints,
+    pub(super) servers: Servers,
     pub(super) login: Option<Arc<Login>>,
 }
 
@@ -48,13 +47,13 @@ impl Cluster {
         path: &[&str],
         body: &Value,
     ) -> Result<T, Failure> {
-        self.logged_in(|http, limit| async move { ask(&http, path, body, limit).await })
+        self.logged_in(|turn| async move { ask(&turn, path, body).await })
             .await
     }
 
     /// A watch that has begun.
     pub(super) async fn watch(&self, body: &Value) -> Result<Stream, Failure> {
-        self.logged_in(|http, limit| async move { watch(http, body, limit).await })
+        self.logged_in(|turn| async move { watch(turn, body).await })
             .await
     }
 
@@ -62,34 +61,34 @@ impl Cluster {
     pub(super) async fn keep_alive(&self, lease: i64) -> Result<i64, Failure> {
         let path = ["v3", "lease", "keepalive"];
         let body = &json!({"ID": lease.to_string()});
-        let ask = |http: Http, limit| async move {
-            let line: Line<Lease> = ask(&http, &path, body, limit).await?;
-            line.read(&http)
+        let ask = |turn: Turn| async move {
+            let line: Line<Lease> = ask(&turn, &path, body).await?;
+            line.read(&turn.http)
         };
         Ok(self.logged_in(ask).await?.ttl)
     }
 
-    async fn logged_in<T, F>(&self, ask: impl Fn(Http, Duration) -> F) -> Result<T, Failure>
+    async fn logged_in<T, F>(&self, ask: impl Fn(Turn) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
         let Some(login) = &self.login else {
-            return self.endpoints.each(ask).await;
+            return self.servers.each(ask).await;
         };
-        let mut token = login.token(&self.endpoints).await?;
+        let mut token = login.token(&self.servers).await?;
         let mut is_new = false;
         loop {
-            let with_token = |mut http: Http, limit| {
+            let with_token = |mut turn: Turn| {
                 if let Some(token) = &token {
-                    http.token(AUTHORIZATION, token.clone());
+                    turn.http.token(AUTHORIZATION, token.clone());
                 }
-                ask(http, limit)
+                ask(turn)
             };
-            match self.endpoints.each(with_token).await {
+            match self.servers.each(with_token).await {
                 Err(failure) if failure.why == Why::Token && !is_new => {}
                 answer => return answer,
             }
-            token = login.renewed(token.as_ref(), &self.endpoints).await?;
+            token = login.renewed(token.as_ref(), &self.servers).await?;
             is_new = true;
         }
     }
@@ -97,12 +96,12 @@ impl Cluster {
 
 /// The answer of one member.
 pub(super) async fn ask<T: DeserializeOwned>(
-    http: &Http,
+    turn: &Turn,
     path: &[&str],
     body: &Value,
-    limit: Duration,
 ) -> Result<T, Failure> {
-    let response = http.send(request(http, path, body), limit).await;
+    let http = &turn.http;
+    let response = http.send(request(http, path, body), turn.limit).await;
     let response = response.map_err(Failure::broken)?;
     if !response.status().is_success() {
         return Err(refused(http, response).await);
@@ -110,7 +109,8 @@ pub(super) async fn ask<T: DeserializeOwned>(
     http.json(response).await.map_err(Failure::broken)
 }
 
-async fn watch(http: Http, body: &Value, limit: Duration) -> Result<Stream, Failure> {
+async fn watch(turn: Turn, body: &Value) -> Result<Stream, Failure> {
+    let Turn { http, limit, .. } = turn;
     let request = request(&http, &["v3", "watch"], body)
         // A member that is cut off from the others is to say so, rather than nothing.
         .header("grpc-metadata-hasleader", "true");
@@ -217,6 +217,12 @@ impl Failure {
 
     pub(super) fn error(self) -> RegistryError {
         self.error
+    }
+}
+
+impl Fault for Failure {
+    fn is_broken(&self) -> bool {
+        self.why == Why::Broken
     }
 }
 

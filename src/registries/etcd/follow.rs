@@ -11,6 +11,9 @@ use crate::clock;
 use crate::discovery::{BoxFuture, ErrorKind, Instance, RegistryError, Status, Updates};
 use crate::rng::ThreadRng;
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
+
 /// A service under watch: the keys in its folder, as of a revision.
 pub(super) struct Follow {
     cluster: Cluster,
@@ -75,7 +78,7 @@ impl Follow {
                     return Err(failure.error());
                 }
                 Err(_) => {
-                    self.cluster.endpoints.leave(&stream.http);
+                    self.cluster.servers.leave(&stream.http);
                     is_read = false;
                 }
             }

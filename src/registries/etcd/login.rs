@@ -1,14 +1,12 @@
 use std::fmt;
-use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::call::{Failure, Why, ask};
-use super::endpoints::Endpoints;
 use super::wire::Token;
-use crate::registries::http::Http;
+use crate::registries::servers::{Servers, Turn};
 
 /// A user and password, and the token that they were last worth. Checking a password is slow work for etcd, so that all
 /// who need a new token at once get the same one.
@@ -29,15 +27,12 @@ impl Login {
     }
 
     /// The token to try first.
-    pub(super) async fn token(
-        &self,
-        endpoints: &Endpoints,
-    ) -> Result<Option<SecretString>, Failure> {
+    pub(super) async fn token(&self, servers: &Servers) -> Result<Option<SecretString>, Failure> {
         let mut token = self.token.lock().await;
         if let Some(token) = &*token {
             return Ok(token.clone());
         }
-        let new = self.authenticate(endpoints).await?;
+        let new = self.authenticate(servers).await?;
         Ok(token.insert(new).clone())
     }
 
@@ -45,7 +40,7 @@ impl Login {
     pub(super) async fn renewed(
         &self,
         old: Option<&SecretString>,
-        endpoints: &Endpoints,
+        servers: &Servers,
     ) -> Result<Option<SecretString>, Failure> {
         let mut token = self.token.lock().await;
         if let Some(token) = &*token {
@@ -55,17 +50,16 @@ impl Login {
                 return Ok(token.clone());
             }
         }
-        let new = self.authenticate(endpoints).await?;
+        let new = self.authenticate(servers).await?;
         Ok(token.insert(new).clone())
     }
 
-    async fn authenticate(&self, endpoints: &Endpoints) -> Result<Option<SecretString>, Failure> {
+    async fn authenticate(&self, servers: &Servers) -> Result<Option<SecretString>, Failure> {
         let password = self.password.expose_secret();
         let body = &json!({"name": self.name, "password": password});
-        let authenticate = |http: Http, limit: Duration| async move {
-            ask(&http, &["v3", "auth", "authenticate"], body, limit).await
-        };
-        match endpoints.each(authenticate).await {
+        let authenticate =
+            |turn: Turn| async move { ask(&turn, &["v3", "auth", "authenticate"], body).await };
+        match servers.each(authenticate).await {
             Ok(Token { token }) => Ok(Some(token.into())),
             Err(failure) if failure.why == Why::NoUsers => Ok(None),
             Err(failure) => Err(failure),

@@ -17,8 +17,9 @@
 //! ```
 
 mod call;
-mod endpoints;
-mod follow;
+pub(crate) mod follow;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod login;
 mod stream;
 mod value;
@@ -34,10 +35,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use self::call::{Cluster, Failure, Why};
-use self::endpoints::Endpoints;
 use self::follow::Follow;
 use self::login::Login;
 use self::wire::{Decided, Done, Lease};
+use super::http::wrong;
+use super::servers::{Order, Servers};
 use crate::discovery::{BoxFuture, Instance, Registry, RegistryError, Renewal, Status, Updates};
 
 /// An etcd cluster. A cheap clone talks to the same one.
@@ -66,11 +68,14 @@ impl Etcd {
     /// [`ErrorKind::Unsupported`](crate::discovery::ErrorKind::Unsupported) if one is no URL of `http` or `https`, or
     /// has a user or password.
     pub fn new(endpoints: &str) -> Result<Self, RegistryError> {
+        let servers = Servers::new("etcd", endpoints, Order::Any)?;
+        if let Some(http) = servers.iter().find(|http| http.has_user()) {
+            let message = "its URL has a user or password, which belong into `Etcd::user`";
+            return Err(wrong(http.name(), message));
+        }
+        let login = None;
         Ok(Self {
-            cluster: Cluster {
-                endpoints: Endpoints::new(endpoints)?,
-                login: None,
-            },
+            cluster: Cluster { servers, login },
             prefix: String::new(),
             held: Arc::default(),
         })
@@ -83,10 +88,10 @@ impl Etcd {
     pub fn user(mut self, name: impl Into<String>, password: impl Into<SecretString>) -> Self {
         let password = password.into();
         let password = password.expose_secret().trim();
-        let endpoints = &mut self.cluster.endpoints;
-        endpoints.keep_out(password);
+        let servers = &mut self.cluster.servers;
+        servers.keep_out(password);
         // As it stands in what is sent.
-        endpoints.keep_out(json!(password).to_string().trim_matches('"'));
+        servers.keep_out(json!(password).to_string().trim_matches('"'));
         self.cluster.login = Some(Arc::new(Login::new(name.into(), password.into())));
         self
     }
@@ -108,7 +113,7 @@ impl Etcd {
     ///
     /// [`ErrorKind::Unsupported`](crate::discovery::ErrorKind::Unsupported) if it cannot be built.
     pub fn client(mut self, builder: ClientBuilder) -> Result<Self, RegistryError> {
-        self.cluster.endpoints.client(builder)?;
+        self.cluster.servers.client(builder)?;
         Ok(self)
     }
 
@@ -201,7 +206,7 @@ impl Etcd {
 
 impl Registry for Etcd {
     fn name(&self) -> &str {
-        self.cluster.endpoints.name()
+        self.cluster.servers.name()
     }
 
     fn watch(&self, service: &str, updates: Updates) -> BoxFuture<'static, RegistryError> {
@@ -256,7 +261,7 @@ impl Registry for Etcd {
 impl fmt::Debug for Etcd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Etcd")
-            .field("endpoints", &self.cluster.endpoints)
+            .field("servers", &self.cluster.servers)
             .field("prefix", &self.prefix)
             .finish_non_exhaustive()
     }

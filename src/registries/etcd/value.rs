@@ -27,12 +27,14 @@ pub(super) fn decode(id: &str, value: &[u8]) -> Option<Instance> {
     let (host, port) = endpoint.addr.rsplit_once(':')?;
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     let port = port.parse().ok().filter(|&port| port != 0)?;
-    // A colon without brackets is part of a scheme or of an address without a port.
-    let host = match bare {
-        Some(host) => host,
-        None if host.is_empty() || host.contains([':', '/', '[', ']']) => return None,
-        None => host,
-    };
+    // Brackets are for IPv6. A colon without them is part of a scheme or of an address without a port.
+    let host = bare.unwrap_or(host);
+    if host.is_empty() || host.contains(['/', '[', ']', '@', '?', '#']) {
+        return None;
+    }
+    if host.contains(':') != bare.is_some() {
+        return None;
+    }
 
     let mut instance = Instance::new(id, host, port);
     let Value::Object(metadata) = endpoint.metadata else {
@@ -172,6 +174,10 @@ mod tests {
             r#"{"Addr":"::1:80"}"#,
             r#"{"Addr":"http://h:80"}"#,
             r#"{"Addr":"h/x:80"}"#,
+            r#"{"Addr":"u@h:80"}"#,
+            r#"{"Addr":"[]:80"}"#,
+            r#"{"Addr":"[h]:80"}"#,
+            r#"{"Addr":"[::1/x]:80"}"#,
         ] {
             assert_eq!(decode("a", value.as_bytes()), None, "{value}");
         }

@@ -9,11 +9,21 @@ use crate::discovery::Instance;
 #[derive(Clone, Default)]
 pub(super) struct Apps(HashMap<String, Arc<App>>);
 
+/// What a service is called by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum By {
+    App,
+    Vip,
+    SecureVip,
+}
+
 type App = BTreeMap<String, Entry>;
 
 #[derive(Clone)]
 struct Entry {
     state: State,
+    /// Its virtual addresses, plain and secure: names separated by commas.
+    vips: [Option<String>; 2],
     /// None if it has no port at which it can be called.
     instance: Option<Instance>,
 }
@@ -34,9 +44,12 @@ impl Apps {
                 let Some(id) = instance.id() else { continue };
                 match instance.action() {
                     Action::Put => {
-                        let state = instance.state();
-                        let instance = instance.into_instance();
-                        app.insert(id, Entry { state, instance });
+                        let entry = Entry {
+                            state: instance.state(),
+                            vips: [instance.vip.clone(), instance.secure_vip.clone()],
+                            instance: instance.into_instance(),
+                        };
+                        app.insert(id, entry);
                     }
                     Action::Delete => {
                         app.remove(&id);
@@ -61,9 +74,33 @@ impl Apps {
         hashcode
     }
 
-    /// The instances of an application, whose name is in upper case, in the order of their ids.
-    pub(super) fn instances(&self, app: &str) -> Vec<Instance> {
-        let entries = self.0.get(app).into_iter().flat_map(|app| app.values());
-        entries.filter_map(|entry| entry.instance.clone()).collect()
+    /// How many instances there are, whatever their status.
+    pub(super) fn count(&self) -> usize {
+        self.0.values().map(|app| app.len()).sum()
+    }
+
+    /// The instances that are called `name`, in whatever case, in the order of their ids.
+    pub(super) fn instances(&self, name: &str, by: By) -> Vec<Instance> {
+        let vip = match by {
+            By::App => {
+                let app = self.0.get(&name.to_uppercase());
+                let entries = app.into_iter().flat_map(|app| app.values());
+                return entries.filter_map(|entry| entry.instance.clone()).collect();
+            }
+            By::Vip => 0,
+            By::SecureVip => 1,
+        };
+        let entries = self.0.values().flat_map(|app| app.values());
+        let called = entries.filter(|entry| {
+            let names = entry.vips[vip].as_deref().unwrap_or_default();
+            let mut names = names.split(',');
+            names.any(|vip| vip.trim().eq_ignore_ascii_case(name))
+        });
+        let mut instances: Vec<_> = called
+            .filter_map(|entry| entry.instance.clone())
+            .filter(|instance| instance.secure || by == By::Vip)
+            .collect();
+        instances.sort_by(|a, b| (&a.id, &a.host, a.port).cmp(&(&b.id, &b.host, b.port)));
+        instances
     }
 }

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use crate::clock;
 use crate::discovery::{Instance, Status};
 
 #[derive(Deserialize)]
@@ -41,6 +40,14 @@ pub(super) struct Described {
     host_name: Option<String>,
     ip_addr: Option<String>,
     status: Option<String>,
+    overridden_status: Option<String>,
+    /// Servers write both, and older clients this one alone.
+    #[serde(rename = "overriddenstatus")]
+    old_overridden_status: Option<String>,
+    #[serde(rename = "vipAddress")]
+    pub(super) vip: Option<String>,
+    #[serde(rename = "secureVipAddress")]
+    pub(super) secure_vip: Option<String>,
     action_type: Option<String>,
     port: Option<Port>,
     secure_port: Option<Port>,
@@ -110,6 +117,7 @@ impl Described {
         let port = secure.or_else(|| self.port.as_ref().and_then(Port::open))?;
         let zone = self.data_center("availability-zone");
         let status = match self.state() {
+            _ if self.is_overridden() => Status::OutOfService,
             State::Up => Status::Up,
             State::Starting => Status::Starting,
             State::OutOfService => Status::OutOfService,
@@ -138,6 +146,13 @@ impl Described {
         Some(instance)
     }
 
+    /// Whether an operator took it out. That may be known before its status says so.
+    fn is_overridden(&self) -> bool {
+        let words = [&self.overridden_status, &self.old_overridden_status];
+        let mut words = words.into_iter().flatten();
+        words.any(|word| word == name(State::OutOfService))
+    }
+
     fn data_center(&self, key: &str) -> Option<String> {
         let metadata = self.data_center_info.as_ref()?.metadata.as_ref()?;
         metadata.get(key).and_then(text)
@@ -155,12 +170,13 @@ impl Port {
     }
 }
 
-/// The body that registers `instance`.
+/// The body that registers `instance`, `written` at that many milliseconds since 1970.
 pub(super) fn registration(
     service: &str,
     instance: &Instance,
     told: Status,
     ttl: Duration,
+    written: u64,
 ) -> Value {
     let mut metadata = instance.metadata.clone();
     if let Some(zone) = &instance.zone {
@@ -178,8 +194,6 @@ pub(super) fn registration(
         json!({ "$": instance.port, "@enabled": enabled })
     };
     let seconds = ttl.as_secs_f64().ceil().max(1.0) as u64;
-    let since = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
-    let written = since.unwrap_or_default().as_millis().to_string();
     json!({ "instance": {
         "instanceId": instance.id,
         "app": service.to_uppercase(),
@@ -200,7 +214,7 @@ pub(super) fn registration(
             "durationInSecs": seconds,
         },
         "metadata": metadata,
-        "lastDirtyTimestamp": written,
+        "lastDirtyTimestamp": written.to_string(),
     }})
 }
 

@@ -36,6 +36,8 @@
 //! ```
 
 mod future;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod header;
 mod receive;
 mod send;

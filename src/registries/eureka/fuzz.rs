@@ -1,0 +1,40 @@
+use super::apps::Apps;
+use super::wire::{Applications, Envelope};
+
+/// A full answer, then changes, each of which may be repeated.
+pub(crate) fn answers(bytes: &[u8]) {
+    // No text has this byte.
+    let mut answers = bytes.split(|&byte| byte == u8::MAX);
+    let mut apps = Apps::new(answers.next().and_then(read).unwrap_or_else(nothing));
+    for changes in answers {
+        let (Some(once), Some(again)) = (read(changes), read(changes)) else {
+            continue;
+        };
+        let names: Vec<_> = (once.application.iter())
+            .map(|application| application.name.to_uppercase())
+            .collect();
+        apps.apply(once);
+        let hashcode = apps.hashcode();
+        let instances = names.iter().map(|name| apps.instances(name));
+        let instances: Vec<_> = instances.collect();
+        for found in instances.iter().flatten() {
+            assert_ne!(found.port, 0);
+        }
+        apps.apply(again);
+        assert_eq!(apps.hashcode(), hashcode);
+        let after: Vec<_> = names.iter().map(|name| apps.instances(name)).collect();
+        assert_eq!(after, instances);
+    }
+}
+
+fn read(bytes: &[u8]) -> Option<Applications> {
+    let envelope: Envelope = serde_json::from_slice(bytes).ok()?;
+    Some(envelope.applications)
+}
+
+fn nothing() -> Applications {
+    Applications {
+        hashcode: None,
+        application: Vec::new(),
+    }
+}
