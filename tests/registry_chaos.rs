@@ -34,7 +34,7 @@ macro_rules! chaos {
     )* };
 }
 
-chaos!(consul etcd eureka);
+chaos!(consul dns etcd eureka);
 
 /// What happens to a server, or to the network before it.
 #[derive(Clone, Copy, Debug)]

@@ -32,7 +32,7 @@ macro_rules! propagation {
     )* };
 }
 
-propagation!(consul etcd eureka);
+propagation!(consul dns etcd eureka);
 
 /// One registry after the other.
 static TURN: Turn<()> = Turn::const_new(());

@@ -15,6 +15,8 @@
 #![allow(async_fn_in_trait)] // Nobody needs to know whether they can be sent to another thread.
 
 pub mod consul;
+mod datagrams;
+pub mod dns;
 pub mod etcd;
 pub mod eureka;
 pub mod file;
@@ -26,6 +28,7 @@ use std::time::Duration;
 
 use buttress::discovery::{Instance, Registry, RegistryError, Status};
 
+pub use dns::over_tcp as dns_over_tcp;
 pub use line::{Fault, Line};
 
 /// A registry under test, and the ways to it that are not the library's.
@@ -39,6 +42,9 @@ pub trait Row: Sized + 'static {
     /// How soon a reader knows of a change. Where it polls: the poll, a tenth of it, and what the server takes to
     /// prepare its answer.
     const INTERVAL: Duration = Duration::from_secs(1);
+
+    /// How long it takes a reader to notice that it hears nothing, where no connection breaks off and none is refused.
+    const SILENCE: Duration = Duration::ZERO;
 
     /// What becomes of an instance that is no longer renewed.
     const LAPSED: Lapsed = Lapsed::Gone;
