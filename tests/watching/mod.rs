@@ -1,6 +1,7 @@
 //! Watches under way, and the real servers that there may be.
 #![allow(dead_code, unreachable_pub)] // No test uses all of it.
 
+pub mod message;
 pub mod proxy;
 pub mod scenarios;
 pub mod zone;
