@@ -15,6 +15,7 @@ use axum::Router;
 use buttress::clock;
 use buttress::discovery::{
     ErrorKind, Freshness, Instance, Registered, Registration, Registry, Renewal, Resolver, Status,
+    Watch,
 };
 use buttress::transport::reqwest::Client;
 use rows::{Fault, Row};
@@ -70,6 +71,7 @@ async fn no_call_fails_whatever_happens_to_the_registry<R: Row>(row: R) {
             continue;
         }
         let made = calls.made();
+        let lasts = A_WHILE + R::SILENCE;
         let began = clock::now();
         match event {
             Event::Network(fault) => {
@@ -80,26 +82,35 @@ async fn no_call_fails_whatever_happens_to_the_registry<R: Row>(row: R) {
                 // Something to tell, lest the watch be silent all the while.
                 let other = answering::<R>().await;
                 row.write(&calls.service, &other).await;
-                clock::sleep(A_WHILE / 2).await;
+                clock::sleep(lasts / 2).await;
                 row.remove(&calls.service, &other.id).await;
-                clock::sleep(A_WHILE / 2).await;
+                clock::sleep(lasts / 2).await;
                 row.fault(Fault::None).await;
             }
             Event::Killed => {
                 assert!(servers("kill", R::NAME).await);
-                clock::sleep(A_WHILE).await;
+                clock::sleep(lasts).await;
                 assert!(servers("revive", R::NAME).await);
             }
             Event::Forgot if R::REGISTERS => is_forgotten(&row).await,
             Event::Forgot => {
+                let mut watching = Watching::start(&row.registry(), &calls.service);
+                watching.instances().await;
                 assert!(servers("kill", R::NAME).await);
-                clock::sleep(A_WHILE).await;
+                clock::sleep(lasts).await;
+                // Over UDP, one that is gone is one that is silent.
+                let gone = watching.error().await.kind();
+                assert!(matches!(gone, ErrorKind::Unreachable | ErrorKind::TimedOut));
                 assert!(servers("restart", R::NAME).await);
+                let mut watching = Watching::start(&row.registry(), &calls.service);
+                assert_eq!(watching.instances().await, []);
                 calls.write(&row).await;
             }
             Event::Stopped => {
                 assert!(servers("pause", R::NAME).await);
                 clock::sleep(STOPPED).await;
+                let freshness = calls.watch().freshness();
+                assert!(matches!(freshness, Freshness::Stale { .. }));
                 assert!(servers("resume", R::NAME).await);
             }
         }
@@ -108,11 +119,7 @@ async fn no_call_fails_whatever_happens_to_the_registry<R: Row>(row: R) {
         let mended = clock::now();
         let recovered = until(RECOVERED, || calls.all_are_known()).await;
         let recovered_in = clock::now() - mended;
-        assert!(
-            recovered,
-            "{event:?}: {:?}",
-            calls.client.service(&calls.service).watch()
-        );
+        assert!(recovered, "{event:?}: {:?}", calls.watch());
         let known_in = calls.a_change_is_known(&row).await;
         let (made, failed) = (calls.made() - made, calls.failed().len());
         say(format_args!(
@@ -225,8 +232,12 @@ impl Calls {
         self.outcomes.lock().unwrap().failed.clone()
     }
 
+    fn watch(&self) -> Watch {
+        self.client.service(&self.service).watch().clone()
+    }
+
     fn all_are_known(&self) -> bool {
-        let watch = self.client.service(&self.service).watch().clone();
+        let watch = self.watch();
         watch.freshness() == Freshness::Fresh && watch.snapshot().live().len() == INSTANCES
     }
 
@@ -234,8 +245,7 @@ impl Calls {
     async fn a_change_is_known<R: Row>(&self, row: &R) -> Duration {
         let instance = answering::<R>().await;
         let is_known = || {
-            let watch = self.client.service(&self.service).watch().clone();
-            let snapshot = watch.snapshot();
+            let snapshot = self.watch().snapshot();
             snapshot.live().iter().any(|one| one.id == instance.id)
         };
         row.write(&self.service, &instance).await;
@@ -284,7 +294,7 @@ async fn answering<R: Row>() -> Instance {
 }
 
 const INSTANCES: usize = 3;
-/// How long a fault lasts.
+/// How long a fault lasts, once it is noticed.
 const A_WHILE: Duration = Duration::from_secs(4);
 const STOPPED: Duration = Duration::from_secs(30);
 /// How long after a fault a client and the instances are back: the waits between attempts grow to a minute.

@@ -10,17 +10,13 @@ use super::datagrams::Datagrams;
 use super::{Fault, ours};
 use crate::watching::zone::Zone;
 
-/// Asked over UDP, and over TCP where an answer does not fit, as it is with [`over_tcp`] for all of them.
+/// Asked over UDP, and over TCP where an answer does not fit.
 pub struct Asked<const OVER_TCP: bool> {
     zone: Zone,
     way: Datagrams,
 }
 
 pub type Row = Asked<false>;
-
-pub mod over_tcp {
-    pub type Row = super::Asked<true>;
-}
 
 impl<const OVER_TCP: bool> super::Row for Asked<OVER_TCP> {
     type Registry = Dns;

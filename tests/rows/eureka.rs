@@ -19,7 +19,8 @@ pub struct Row {
 impl super::Row for Row {
     type Registry = Eureka;
     const NAME: &str = "eureka";
-    // The server of `scripts/servers` prepares an answer every half second.
+    // The server of `scripts/servers` prepares an answer every half second. One that lacks the last change, since it was
+    // being prepared when that came, is kept for a second more, and by a server with other settings for three minutes.
     const INTERVAL: Duration = Duration::from_millis(330 + 500 + 500);
 
     async fn start() -> Option<Self> {

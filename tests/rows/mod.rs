@@ -17,6 +17,7 @@
 pub mod consul;
 mod datagrams;
 pub mod dns;
+pub mod dns_over_tcp;
 pub mod etcd;
 pub mod eureka;
 pub mod file;
@@ -28,7 +29,6 @@ use std::time::Duration;
 
 use buttress::discovery::{Instance, Registry, RegistryError, Status};
 
-pub use dns::over_tcp as dns_over_tcp;
 pub use line::{Fault, Line};
 
 /// A registry under test, and the ways to it that are not the library's.
