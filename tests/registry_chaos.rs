@@ -109,8 +109,11 @@ async fn no_call_fails_whatever_happens_to_the_registry<R: Row>(row: R) {
             Event::Stopped => {
                 assert!(servers("pause", R::NAME).await);
                 clock::sleep(STOPPED).await;
-                let freshness = calls.watch().freshness();
-                assert!(matches!(freshness, Freshness::Stale { .. }));
+                // Others wait for news, which may not come for longer.
+                if !R::SILENCE.is_zero() {
+                    let freshness = calls.watch().freshness();
+                    assert!(matches!(freshness, Freshness::Stale { .. }));
+                }
                 assert!(servers("resume", R::NAME).await);
             }
         }
