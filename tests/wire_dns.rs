@@ -249,7 +249,7 @@ async fn what_is_not_the_answer_is_passed_over() {
 
 #[tokio::test]
 async fn whatever_can_be_seen_to_be_wrong_with_an_answer_makes_it_none() {
-    // Over TCP as well, where a number of a question is not asked for twice at a time, but is not the question either.
+    // Over TCP too, where an answer to another question may have the right number and come from the right server.
     let mut watches = JoinSet::new();
     for (which, over_tcp) in (0..WRONGS).flat_map(|which| [(which, false), (which, true)]) {
         watches.spawn(async move {

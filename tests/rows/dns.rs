@@ -53,8 +53,8 @@ impl<const OVER_TCP: bool> super::Row for Asked<OVER_TCP> {
     // At once, so that the record that it had is not missed meanwhile.
     async fn write(&self, service: &str, instance: &Instance) {
         let (name, target) = (name(service), label(instance));
-        let kept = |record: &Record| record.id() == instance.id;
-        let outdated = self.records(service).await.into_iter().filter(kept);
+        let is_its = |record: &Record| record.id() == instance.id;
+        let outdated = self.records(service).await.into_iter().filter(is_its);
         let mut changes: Vec<_> = outdated.map(|record| record.removal(&name)).collect();
         let Instance {
             host, port, weight, ..
@@ -65,8 +65,8 @@ impl<const OVER_TCP: bool> super::Row for Asked<OVER_TCP> {
     }
 
     async fn remove(&self, service: &str, id: &str) {
-        let kept = |record: &Record| record.id() == id;
-        let outdated = self.records(service).await.into_iter().filter(kept);
+        let is_its = |record: &Record| record.id() == id;
+        let outdated = self.records(service).await.into_iter().filter(is_its);
         let changes = outdated.map(|record| record.removal(&name(service)));
         self.zone.change(changes).await;
     }

@@ -6,7 +6,7 @@
 //! 1. `scripts/servers` gets its server, `scripts/test` starts it.
 //! 2. `rows/NAME.rs` implements [`Row`] in some forty lines: how an instance is written, removed and listed past the
 //!    library, as an operator or another client would, and how soon a change must be known. A row with a server keeps a
-//!    [`Line`] to it, which brings all faults of a network.
+//!    [`Line`] to it, which brings all faults of a network; one that is asked by datagrams has its own.
 //! 3. Its name is one more word in `registry.rs`, in `registry_chaos.rs` and in `registry_propagation.rs`.
 //!
 //! What is particular to a registry, such as its words for a refusal, stays in `tests/real_NAME.rs`; what its wire may
