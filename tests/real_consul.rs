@@ -9,60 +9,7 @@ use std::time::Duration;
 use buttress::clock;
 use buttress::discovery::{ErrorKind, Instance, Registry, Status, Update};
 use buttress::registries::consul::Consul;
-use watching::scenarios::{TTL, is_one};
-use watching::{Watching, real, scenarios, unique};
-
-#[tokio::test]
-async fn instances_come_change_and_go() {
-    let Some(url) = real("CONSUL_URL") else {
-        return;
-    };
-    let consul = Consul::new(&url).unwrap();
-    scenarios::instances_come_change_and_go(&consul).await;
-}
-
-#[tokio::test]
-async fn a_heartbeat_tells_the_status() {
-    let Some(url) = real("CONSUL_URL") else {
-        return;
-    };
-    let consul = Consul::new(&url).unwrap();
-    scenarios::a_heartbeat_tells_the_status(&consul, |status| status).await;
-}
-
-#[tokio::test]
-async fn an_instance_whose_lease_runs_out_is_down_until_it_is_renewed() {
-    let Some(url) = real("CONSUL_URL") else {
-        return;
-    };
-    let (consul, service) = (Consul::new(&url).unwrap(), unique("orders"));
-    let instance = Instance::new(unique("a"), "10.0.0.1", 80);
-    consul
-        .register(&service, &instance, Duration::from_secs(1))
-        .await
-        .unwrap();
-    let mut watching = Watching::start(&consul, &service);
-    watching.until(is_one(Status::Up)).await;
-    watching.until(is_one(Status::Down)).await;
-    consul.renew(&service, &instance, Status::Up).await.unwrap();
-    watching.until(is_one(Status::Up)).await;
-    consul.deregister(&service, &instance).await.unwrap();
-}
-
-#[tokio::test]
-async fn an_instance_that_was_taken_out_behind_its_back_registers_again() {
-    let Some(url) = real("CONSUL_URL") else {
-        return;
-    };
-    let consul = Consul::new(&url).unwrap();
-    let take_out = async |_: &str, id: &str| {
-        let path = format!("{url}/v1/agent/service/deregister/{id}");
-        let gone = reqwest::Client::new().put(path).send().await.unwrap();
-        assert!(gone.status().is_success());
-    };
-    scenarios::an_instance_that_was_taken_out_behind_its_back_registers_again(&consul, take_out)
-        .await;
-}
+use watching::{TTL, Watching, is_one, real, unique};
 
 #[tokio::test]
 async fn maintenance_shows_as_out_of_service() {
@@ -215,15 +162,6 @@ async fn an_instance_is_called_at_the_address_that_is_wanted() {
     );
     let instance = Instance::new(body["ID"].as_str().unwrap(), "", 80);
     consul.deregister(&service, &instance).await.unwrap();
-}
-
-#[tokio::test]
-async fn the_case_of_a_services_name_does_not_matter() {
-    let Some(url) = real("CONSUL_URL") else {
-        return;
-    };
-    let consul = Consul::new(&url).unwrap();
-    scenarios::the_case_of_a_services_name_does_not_matter(&consul).await;
 }
 
 #[tokio::test]

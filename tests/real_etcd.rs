@@ -15,8 +15,7 @@ use buttress::discovery::{
 use buttress::registries::etcd::Etcd;
 use serde_json::{Value, json};
 use watching::proxy::Proxy;
-use watching::scenarios::{TTL, is_one};
-use watching::{Watching, real, scenarios, unique};
+use watching::{TTL, Watching, is_one, real, unique};
 
 /// Asks etcd past the registry.
 async fn ask(url: &str, path: &str, token: Option<&str>, body: Value) -> Value {
@@ -52,71 +51,23 @@ fn ids(instances: &[Instance]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn instances_come_change_and_go() {
-    let Some(url) = real("ETCD_URL") else {
-        return;
-    };
-    let etcd = Etcd::new(&url).unwrap();
-    scenarios::instances_come_change_and_go(&etcd).await;
-}
-
-#[tokio::test]
-async fn a_heartbeat_tells_the_status() {
-    let Some(url) = real("ETCD_URL") else {
-        return;
-    };
-    let etcd = Etcd::new(&url).unwrap();
-    scenarios::a_heartbeat_tells_the_status(&etcd, |status| status).await;
-}
-
-#[tokio::test]
-async fn an_instance_whose_lease_runs_out_goes() {
-    let Some(url) = real("ETCD_URL") else {
-        return;
-    };
-    let etcd = Etcd::new(&url).unwrap();
-    scenarios::an_instance_whose_lease_runs_out_goes(&etcd).await;
-}
-
-#[tokio::test]
-async fn the_case_of_a_services_name_does_not_matter() {
-    let Some(url) = real("ETCD_URL") else {
-        return;
-    };
-    let etcd = Etcd::new(&url).unwrap();
-    scenarios::the_case_of_a_services_name_does_not_matter(&etcd).await;
-}
-
-#[tokio::test]
-async fn an_instance_that_was_taken_out_behind_its_back_registers_again() {
-    let Some(url) = real("ETCD_URL") else {
-        return;
-    };
-    let etcd = Etcd::new(&url).unwrap();
-    let take_out = async |service: &str, id: &str| delete(&url, &format!("{service}/{id}")).await;
-    scenarios::an_instance_that_was_taken_out_behind_its_back_registers_again(&etcd, take_out)
-        .await;
-}
-
-#[tokio::test]
 async fn an_instance_whose_lease_was_revoked_registers_again() {
     let Some(url) = real("ETCD_URL") else {
         return;
     };
-    let etcd = Etcd::new(&url).unwrap();
-    let take_out = async |service: &str, id: &str| {
-        let key = json!({"key": base64(&format!("{service}/{id}"))});
-        let found = ask(&url, "kv/range", None, key).await;
-        ask(
-            &url,
-            "lease/revoke",
-            None,
-            json!({"ID": found["kvs"][0]["lease"]}),
-        )
-        .await;
-    };
-    scenarios::an_instance_that_was_taken_out_behind_its_back_registers_again(&etcd, take_out)
-        .await;
+    let (etcd, service) = (Etcd::new(&url).unwrap(), unique("orders"));
+    let instance = Instance::new("a", "10.0.0.1", 80);
+    etcd.register(&service, &instance, TTL).await.unwrap();
+    let key = json!({"key": base64(&format!("{service}/a"))});
+    let found = ask(&url, "kv/range", None, key).await;
+    let lease = json!({"ID": found["kvs"][0]["lease"]});
+    ask(&url, "lease/revoke", None, lease).await;
+    let renewal = etcd.renew(&service, &instance, Status::Up).await;
+    assert_eq!(renewal.unwrap(), Renewal::Unknown);
+    etcd.register(&service, &instance, TTL).await.unwrap();
+    let renewal = etcd.renew(&service, &instance, Status::Up).await;
+    assert_eq!(renewal.unwrap(), Renewal::Renewed);
+    etcd.deregister(&service, &instance).await.unwrap();
 }
 
 #[tokio::test]

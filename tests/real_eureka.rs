@@ -7,58 +7,10 @@ use std::time::Duration;
 
 use buttress::discovery::{Instance, Registry, Renewal, Status};
 use buttress::registries::eureka::Eureka;
-use watching::scenarios::{TTL, is_one};
-use watching::{Watching, real, scenarios, unique};
+use watching::{TTL, Watching, is_one, real, unique};
 
 fn eureka(url: &str) -> Eureka {
     Eureka::new(url).unwrap().poll(Duration::from_millis(300))
-}
-
-#[tokio::test]
-async fn instances_come_change_and_go() {
-    let Some(url) = real("EUREKA_URL") else {
-        return;
-    };
-    let eureka = eureka(&url);
-    scenarios::instances_come_change_and_go(&eureka).await;
-}
-
-#[tokio::test]
-async fn a_heartbeat_tells_the_status() {
-    let Some(url) = real("EUREKA_URL") else {
-        return;
-    };
-    let eureka = eureka(&url);
-    let shown = |status| match status {
-        // Eureka keeps that word for operators.
-        Status::OutOfService => Status::Down,
-        status => status,
-    };
-    scenarios::a_heartbeat_tells_the_status(&eureka, shown).await;
-}
-
-#[tokio::test]
-async fn an_instance_whose_lease_runs_out_goes() {
-    let Some(url) = real("EUREKA_URL") else {
-        return;
-    };
-    let eureka = eureka(&url);
-    scenarios::an_instance_whose_lease_runs_out_goes(&eureka).await;
-}
-
-#[tokio::test]
-async fn an_instance_that_was_taken_out_behind_its_back_registers_again() {
-    let Some(url) = real("EUREKA_URL") else {
-        return;
-    };
-    let eureka = eureka(&url);
-    let take_out = async |service: &str, id: &str| {
-        let path = format!("{url}/apps/{}/{id}", service.to_uppercase());
-        let gone = reqwest::Client::new().delete(path).send().await.unwrap();
-        assert!(gone.status().is_success());
-    };
-    scenarios::an_instance_that_was_taken_out_behind_its_back_registers_again(&eureka, take_out)
-        .await;
 }
 
 #[tokio::test]

@@ -13,8 +13,7 @@ use buttress::discovery::{Freshness, Instance, Registration, Registry, Resolver,
 use buttress::registries::consul::Consul;
 use buttress::registries::eureka::Eureka;
 use tokio::process::Command;
-use watching::scenarios::TTL;
-use watching::{real, unique};
+use watching::{TTL, real, unique};
 
 async fn servers(verb: &str, server: &str) {
     let mut command = Command::new("scripts/servers");

@@ -13,8 +13,7 @@ use buttress::discovery::{
 use buttress::registries::zookeeper::ZooKeeper;
 use serde_json::{Value, json};
 use watching::proxy::Proxy;
-use watching::scenarios::{TTL, is_one};
-use watching::{Watching, real, scenarios, unique};
+use watching::{TTL, Watching, is_one, real, scenarios, unique};
 use zookeeper_client::{Acls, Client, CreateMode};
 
 /// A client past the registry.

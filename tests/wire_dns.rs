@@ -17,7 +17,9 @@ use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, NS, SOA, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
-use watching::Watching;
+use tokio::task::JoinSet;
+use watching::message::{self, WRONGS, spoil};
+use watching::{PATIENCE, Watching};
 
 /// A question, and how it came.
 struct Asked {
@@ -243,6 +245,36 @@ async fn what_is_not_the_answer_is_passed_over() {
         .instances()
         .await;
     assert_eq!(at(&found), ["10.0.0.1:80"]);
+}
+
+#[tokio::test]
+async fn whatever_can_be_seen_to_be_wrong_with_an_answer_makes_it_none() {
+    // Over TCP too, where an answer to another question may have the right number and come from the right server.
+    let mut watches = JoinSet::new();
+    for (which, over_tcp) in (0..WRONGS).flat_map(|which| [(which, false), (which, true)]) {
+        watches.spawn(async move {
+            let server = Server::start(move |asked| {
+                let is_wrong = asked.tcp == over_tcp;
+                let records = [a("orders.test.", "10.0.0.1"), a("orders.test.", "10.0.0.2")];
+                let mut answer = with(asked, &records);
+                match is_wrong {
+                    true => spoil(&mut answer, which),
+                    false => message::cut_short(&mut answer),
+                }
+                vec![answer]
+            })
+            .await;
+            let dns = server.addresses().family(Family::V4);
+            let mut watching = Watching::start(&dns, "orders");
+            let told = tokio::time::timeout(PATIENCE, watching.updates.recv()).await;
+            let context = format!("{which}, over TCP: {over_tcp}");
+            assert_eq!(told, Ok(None), "{context}");
+            let ended = watching.ended.await.unwrap();
+            let kinds = [ErrorKind::TimedOut, ErrorKind::Malformed];
+            assert!(kinds.contains(&ended.kind()), "{context}: {ended}");
+        });
+    }
+    watches.join_all().await;
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ use buttress::clock;
 use buttress::discovery::{ErrorKind, Instance, Registry, Renewal, Status, Update};
 use buttress::registries::etcd::Etcd;
 use serde_json::{Value, json};
+use watching::TTL;
 use watching::Watching;
-use watching::scenarios::TTL;
 use wire::{Reply, Server};
 
 const RANGE: &str = "POST /v3/kv/range";

@@ -228,6 +228,38 @@ async fn an_old_copy_is_read_again_in_full() {
 }
 
 #[tokio::test]
+async fn what_the_changes_never_told_and_the_hash_does_not_count_is_known_after_20_minutes() {
+    let server = Server::start(|n, request| {
+        let mut a = instance("a", "UP");
+        a["metadata"]["weight"] = if n == 0 { "1" } else { "2" }.into();
+        match &*request.line {
+            DELTA => orders("UP_1_", json!([])),
+            _ => orders("UP_1_", vec![a]),
+        }
+    })
+    .await;
+    let eureka = eureka(&server);
+    let weight = async || {
+        let mut watching = Watching::start(&eureka, "orders");
+        let weight = watching.instances().await[0].weight;
+        watching.ended.abort();
+        weight
+    };
+    assert_eq!(weight().await, 1);
+    for minute in 1..=20 {
+        tokio::time::pause();
+        clock::sleep(Duration::from_secs(60)).await;
+        tokio::time::resume();
+        let weight = weight().await;
+        match minute {
+            ..10 => assert_eq!(weight, 1),
+            10..20 => {} // By chance, lest all clients read at once.
+            20.. => assert_eq!(weight, 2),
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_service_has_no_instances() {
     let (_server, mut watching1) = watching(vec![apps("", json!([]))]).await;
     assert_eq!(watching1.instances().await, []);

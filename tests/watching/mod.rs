@@ -1,6 +1,7 @@
 //! Watches under way, and the real servers that there may be.
 #![allow(dead_code, unreachable_pub)] // No test uses all of it.
 
+pub mod message;
 pub mod proxy;
 pub mod scenarios;
 pub mod zone;
@@ -9,7 +10,7 @@ use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use buttress::clock;
-use buttress::discovery::{Instance, Registry, RegistryError, Update, Updates};
+use buttress::discovery::{Instance, Registry, RegistryError, Status, Update, Updates};
 use tokio::sync::mpsc;
 
 /// The value of an environment variable that names a server; without it, says on stderr what is left out.
@@ -36,6 +37,23 @@ pub fn unique(name: &str) -> String {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap();
     format!("{name}-{:x}", now.as_nanos())
+}
+
+/// Whether there is one instance, of that `status`.
+pub fn is_one(status: Status) -> impl Fn(&[Instance]) -> bool {
+    move |instances| matches!(instances, [one] if one.status == status)
+}
+
+/// Whether `is_so` comes true within `limit`.
+pub async fn until(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+    let began = clock::now();
+    while !is_so() {
+        if clock::now() - began > limit {
+            return false;
+        }
+        clock::sleep(Duration::from_millis(5)).await;
+    }
+    true
 }
 
 /// A watch under way.
@@ -107,4 +125,6 @@ impl Watching {
     }
 }
 
+/// How long what registers in these tests is kept: longer than any takes.
+pub const TTL: Duration = Duration::from_secs(30);
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -4,13 +4,7 @@ use std::time::Duration;
 
 use buttress::discovery::{Instance, Registry, Renewal, Status};
 
-use super::{Watching, unique};
-
-pub const TTL: Duration = Duration::from_secs(30);
-
-pub fn is_one(status: Status) -> impl Fn(&[Instance]) -> bool {
-    move |instances| matches!(instances, [one] if one.status == status)
-}
+use super::{TTL, Watching, is_one, unique};
 
 pub async fn instances_come_change_and_go(registry: &impl Registry) {
     let a = Instance::new(unique("a"), "10.0.0.1", 8443)
@@ -20,11 +14,6 @@ pub async fn instances_come_change_and_go(registry: &impl Registry) {
         .metadata("version", "7");
     let changed = a.clone().weight(9).metadata("version", "8");
     let b = Instance::new(unique("b"), "::1", 80);
-    these_come_change_and_go(registry, [a, changed, b]).await;
-}
-
-/// For a registry that cannot say all of an instance: the first, what becomes of it, and another that comes after it.
-pub async fn these_come_change_and_go(registry: &impl Registry, [a, changed, b]: [Instance; 3]) {
     let service = unique("orders");
     let mut watching = Watching::start(registry, &service);
     assert_eq!(

@@ -123,8 +123,16 @@ impl Server {
     /// Over UDP, with repetitions, and over TCP if the answer does not fit.
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<Answer, Fault> {
         let query = Query::query(name.clone(), kind);
-        let lookup = self.pool.lookup(query, DnsRequestOptions::default());
+        let lookup = self
+            .pool
+            .lookup(query.clone(), DnsRequestOptions::default());
         let answer = match lookup.first_answer().await {
+            // Over UDP these are passed over; over TCP nobody has looked, and what is said of another name would be
+            // that there is nothing of this one.
+            Ok(response) if response.queries != [query.clone()] => Err(another_question()),
+            Err(NetError::Dns(DnsError::NoRecordsFound(found))) if *found.query != query => {
+                Err(another_question())
+            }
             Ok(response) => Answer::read(response.into_message(), name, kind),
             Err(NetError::Dns(DnsError::NoRecordsFound(found))) => Answer::negative(&found),
             Err(error) => Err(fault(&error)),
@@ -170,6 +178,10 @@ fn telling(before: Option<Fault>, now: Fault) -> Fault {
         Some(before) if before.kind != ErrorKind::TimedOut => before,
         _ => now,
     }
+}
+
+fn another_question() -> Fault {
+    Fault::new(ErrorKind::Malformed, "answered another question")
 }
 
 fn nobody() -> Fault {

@@ -233,7 +233,8 @@ fn within(regions: &str) -> Vec<(&str, &str)> {
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// A server tells the changes of the last 3 minutes. Less, since answers are prepared up to 30 s before.
 const REMEMBERED: Duration = Duration::from_secs(120);
-/// The hash sees only how many have which status: after 10 to 20 minutes, read everything again.
+/// The hash sees only how many have which status, and a server may keep an answer that lacks the last change, until it has
+/// forgotten that there was one: after 10 to 20 minutes, read everything again.
 const FULL: Duration = Duration::from_secs(600);
 /// How many of a hundred instances a server must still name, before another is asked for its opinion: as many
 /// as must have sent heartbeats, or a server preserves itself.
