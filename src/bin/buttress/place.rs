@@ -56,7 +56,7 @@ impl Place<'_> {
     }
 
     /// What stands after the user, and the user and password of the URL or else of the environment.
-    pub(super) fn login(&self) -> Result<(&str, Option<(String, SecretString)>), String> {
+    pub(super) fn login(&self) -> Result<(&str, Option<Login>), String> {
         let (user, rest) = self.rest.rsplit_once('@').unwrap_or(("", self.rest));
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
         let name = match name {
@@ -97,6 +97,9 @@ impl Place<'_> {
         }
     }
 }
+
+/// A user and the password.
+type Login = (String, SecretString);
 
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()

@@ -120,6 +120,20 @@ mod tests {
                 "etcd+https://a:1,b:2/prefix",
                 "etcd at https://a:1, https://b:2",
             ),
+            (
+                "zookeeper://a:1,b:2/team?base=/x",
+                "zookeeper at a:1,b:2/team",
+            ),
+            ("zookeeper://me:pw@a:1", "zookeeper at a:1"),
+            ("kubernetes://h:8001", "kubernetes at http://h:8001"),
+            ("kubernetes+https://h:1?port=x", "kubernetes at https://h:1"),
+            (
+                "dns://10.0.0.1,[::1]:5/{}.shop:80",
+                "dns at 10.0.0.1:53, [::1]:5",
+            ),
+            ("dns://[::1]", "dns at [::1]:53"),
+            ("dns:///{}.shop", "dns of the system"),
+            ("dns:", "dns of the system"),
             ("file:peers.toml", "file peers.toml"),
             ("file:///etc/peers.json", "file /etc/peers.json"),
         ] {
@@ -141,14 +155,14 @@ mod tests {
             assert!(error.contains("file"), "{error}");
         }
         let error = name("nacos://me:pa55@h").unwrap_err();
-        assert!(error.contains("`…@h`") && error.contains("consul, eureka, etcd, file"));
+        assert!(error.contains("`…@h`") && error.contains("consul, eureka, etcd, zookeeper"));
     }
 
     #[test]
     fn a_user_of_etcd_without_a_password_is_refused() {
         assert_eq!(
             name("etcd://me@h:2379").unwrap_err(),
-            "etcd: the user has no password"
+            "`…@h:2379`: the user has no password"
         );
         assert!(name("etcd://me:pa55@h:2379").is_ok());
     }
@@ -156,7 +170,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_url_whatever_shows_its_password(
-            scheme in "consul|consuls|eureka|etcd|file|nacos|",
+            scheme in "consul|consuls|eureka|etcd|zookeeper|kubernetes|dns|file|nacos|",
             separator in ":|://|/|",
             user in "[a-z:/?#%]{0,4}",
             rest in "[a-z0-9:/,.%-]{0,12}",
