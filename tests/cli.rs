@@ -546,7 +546,7 @@ fn the_schemes_say_what_they_cannot_do() {
     for (url, said) in [
         ("zookeeper+https://h", "zookeeper is asked without TLS"),
         ("zookeeper://me@h", "`…@h`: the user has no password"),
-        ("zookeeper://h?x=y", "`h`: after its ? goes base=…"),
+        ("zookeeper://h?x=y", "`zookeeper://h`: after its ? goes base=…"),
         ("zookeeper://", "write it as HOST:PORT"),
         ("kubernetes:", "KUBERNETES_SERVICE_HOST is not set"),
         ("kubernetes://me:s3cret@h", "`…@h`: it knows no users"),
@@ -585,7 +585,7 @@ async fn a_real_zookeeper_is_watched() {
     let watching = Watching::start(&["watch", &url, &service]);
     let watching = seen(watching, "+ a 10.0.0.1:80 zone=z1 weight=1 up: called").await;
     zookeeper.deregister(&service, &here).await.unwrap();
-    seen(watching, "- a ").await;
+    seen(watching, "gone: held by the guard").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
