@@ -39,6 +39,42 @@ pub fn file_toml(bytes: &[u8]) {
     crate::registries::file::fuzz::toml(bytes);
 }
 
+/// Answers of name servers, each behind its length in two bytes.
+#[cfg(feature = "dns")]
+pub fn dns(bytes: &[u8]) {
+    crate::registries::dns::fuzz::answers(bytes);
+}
+
+/// How the name of a service is made a name of DNS.
+#[cfg(feature = "dns")]
+pub fn dns_name(bytes: &[u8]) {
+    crate::registries::dns::fuzz::names(bytes);
+}
+
+/// What Kubernetes has of a service in the first line, and what its watch says in the others.
+#[cfg(feature = "kubernetes")]
+pub fn kubernetes(bytes: &[u8]) {
+    crate::registries::kubernetes::fuzz::lines(bytes);
+    crate::registries::kubernetes::fuzz::name(bytes);
+}
+
+/// The data of a node in ZooKeeper.
+#[cfg(feature = "zookeeper")]
+pub fn zookeeper(bytes: &[u8]) {
+    crate::registries::zookeeper::fuzz::node(bytes);
+}
+
+/// Where ZooKeeper is, and what its nodes are called.
+#[cfg(feature = "zookeeper")]
+pub fn zookeeper_name(bytes: &[u8]) {
+    crate::registries::zookeeper::fuzz::names(bytes);
+}
+
+/// What a resolver knows, on disk.
+pub fn snapshot(bytes: &[u8]) {
+    crate::discovery::fuzz::snapshot(bytes);
+}
+
 /// The headers that say how long the caller waits.
 #[cfg(feature = "http")]
 pub fn deadline(bytes: &[u8]) {

@@ -1,6 +1,8 @@
 //! The command `buttress`, as somebody uses it who asks why nobody calls an instance.
 #![allow(clippy::unwrap_used)] // In helpers too, which clippy does not know to be tests.
 
+mod kubernetes;
+mod watching;
 mod wire;
 
 use std::io::{BufRead, BufReader, Read};
@@ -10,10 +12,16 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, thread};
 
-use buttress::discovery::{Instance, Registry, Status};
+use buttress::clock;
+use buttress::discovery::{Instance, Registry, Resolver, SnapshotFile, Status};
 use buttress::registries::consul::Consul;
+use buttress::registries::memory::Memory;
+use buttress::registries::zookeeper::ZooKeeper;
+use kubernetes::{Api, ready};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use watching::zone::Zone;
+use watching::{real, unique};
 use wire::{Reply, Server};
 
 fn buttress(args: &[&str]) -> Command {
@@ -312,8 +320,8 @@ fn an_unknown_scheme_names_the_known_ones() {
         assert_eq!(code, 2);
         assert_eq!(
             err,
-            "buttress: `…@h` names no registry: a URL begins with one of consul, eureka, etcd, file, \
-             as in consul://127.0.0.1:8500\n"
+            "buttress: `…@h` names no registry: a URL begins with one of consul, eureka, etcd, zookeeper, \
+             kubernetes, dns, file, as in consul://127.0.0.1:8500\n"
         );
     }
 }
@@ -386,6 +394,263 @@ fn a_reader_that_goes_away_ends_it_without_a_word() {
     drop(child.stdout.take());
     let (code, _, err) = ended(child.wait_with_output().unwrap());
     assert_eq!((code, &*err), (0, ""));
+}
+
+/// What a client leaves in its file, which comes with the folder that it is in.
+fn snapshot() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("instances.snapshot");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let memory = Memory::new();
+        let instance = Instance::new("a\u{1b}[2J", "10.0.0.1", 80);
+        let instance = instance.zone("z1").metadata("version", "1.4");
+        let ttl = Duration::from_secs(3600);
+        memory.register("orders", &instance, ttl).await.unwrap();
+        let file = SnapshotFile::new(&path).owner("trips in production");
+        let watch = Resolver::new(memory).snapshot_file(file).watch("orders");
+        watch.resolved().await.unwrap();
+        clock::sleep(Duration::from_secs(60)).await;
+    });
+    (folder, path.display().to_string())
+}
+
+#[test]
+fn a_snapshot_file_is_shown_with_its_age_and_its_instances() {
+    let (_folder, path) = snapshot();
+    let (code, out, err) = run(&["snapshot", &path]);
+    assert_eq!((code, &*err), (0, ""));
+    let lines: Vec<_> = out.lines().map(str::trim_end).collect();
+    assert_eq!(lines[0], format!("{path}, of `trips in production`"));
+    assert!(lines[1].starts_with("version 1, written 20"), "{out}");
+    assert!(
+        lines[1].ends_with("s ago: 1 services, 1 instances"),
+        "{out}"
+    );
+    assert_eq!(lines[2], "");
+    assert!(
+        lines[3].starts_with("orders: 1 instances, confirmed 20")
+            && lines[3].ends_with("s ago by registry 1 of the chain"),
+        "{out}"
+    );
+    assert_eq!(lines[4], "  ID          ADDRESS      ZONE  WEIGHT  STATUS");
+    assert_eq!(lines[5], "  a\\u{1b}[2J  10.0.0.1:80  z1    1       up");
+    assert_eq!(lines.len(), 6, "{out}");
+
+    let (code, out, _) = run(&["snapshot", &path, "--json"]);
+    assert_eq!(code, 0);
+    let mut said: Value = serde_json::from_str(&out).unwrap();
+    let service = &mut said["services"][0];
+    for time in [service["confirmed"].take(), said["written"].take()] {
+        assert!(time.as_str().unwrap().ends_with('Z'), "{time}");
+    }
+    assert!(said["services"][0]["age_seconds"].take().as_u64() < Some(60));
+    assert_eq!(
+        (&said["version"], &said["owner"], &said["refused"]),
+        (&json!("1"), &json!("trips in production"), &Value::Null)
+    );
+    assert_eq!(
+        said["services"][0],
+        json!({
+            "service": "orders", "confirmed": null, "age_seconds": null, "too_old": false, "registry": 1,
+            "instances": [{
+                "id": "a\u{1b}[2J", "host": "10.0.0.1", "port": 80, "secure": false, "zone": "z1", "weight": 1,
+                "status": "up", "metadata": {"version": "1.4"},
+            }],
+        })
+    );
+}
+
+#[test]
+fn a_snapshot_file_that_cannot_be_used_says_why_and_stays_where_it_is() {
+    let (folder, path) = snapshot();
+    let good = fs::read(&path).unwrap();
+    let text = String::from_utf8(good.clone()).unwrap();
+    let refused = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let (code, out, err) = run(&["snapshot", &path]);
+        assert_eq!((code, &*out), (2, ""), "{err}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        err.strip_prefix(&format!("buttress: {path}: "))
+            .unwrap()
+            .to_owned()
+    };
+    let cut = refused(&good[..good.len() - 9]);
+    assert!(cut.starts_with("cut off: expected "), "{cut}");
+    let changed = refused(text.replace("10.0.0.1", "10.0.0.2").as_bytes());
+    assert!(
+        changed.starts_with("corrupted: expected the checksum"),
+        "{changed}"
+    );
+    let other = refused(text.replacen("snapshot 1", "snapshot 2", 1).as_bytes());
+    assert_eq!(
+        other,
+        "of another version: expected version 1, found \"2\"\n"
+    );
+    let another = refused(b"{}");
+    assert!(
+        another.starts_with("expected a snapshot, found"),
+        "{another}"
+    );
+
+    fs::remove_file(&path).unwrap();
+    let (code, _, err) = run(&["snapshot", &path]);
+    assert_eq!(code, 2);
+    assert!(
+        err.contains("instances.snapshot: cannot be read: No such file"),
+        "{err}"
+    );
+    let (code, _, err) = run(&["snapshot", &folder.path().display().to_string()]);
+    assert_eq!(code, 2);
+    assert!(err.contains("expected a file, found"), "{err}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_client_would_not_use_of_a_snapshot_file_is_marked() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (_folder, path) = snapshot();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let (code, out, _) = run(&["snapshot", &path]);
+    assert_eq!(code, 0);
+    assert!(out.contains("\n! a client would not use it: expected a file that its user alone can write, found mode 0666\n"), "{out}");
+
+    // Confirmed in 1970, and later than any date can be written.
+    for (file, said) in [
+        (
+            "buttress-snapshot 1 8802a3f3 26\nowner\t\nservice\torders\t0\t7\n",
+            "confirmed 1970-01-01T00:00:07Z, ",
+        ),
+        (
+            "buttress-snapshot 1 1528826e 45\nowner\t\nservice\torders\t0\t18446744073709551615\n",
+            "confirmed at a time that cannot be by registry 1 ",
+        ),
+    ] {
+        fs::write(&path, file).unwrap();
+        let (code, out, _) = run(&["snapshot", &path]);
+        assert_eq!(code, 1);
+        assert!(out.contains(said), "{out}");
+        let is_marked = out.contains("! a client would not use it: it is older than three days");
+        assert_eq!(is_marked, said.contains("1970"), "{out}");
+    }
+}
+
+#[test]
+fn the_schemes_say_what_they_cannot_do() {
+    for (url, said) in [
+        ("zookeeper+https://h", "zookeeper is asked without TLS"),
+        ("zookeeper://me@h", "`…@h`: the user has no password"),
+        ("zookeeper://h?x=y", "`zookeeper://h`: after its ? goes base=…"),
+        ("zookeeper://", "write it as HOST:PORT"),
+        ("kubernetes:", "KUBERNETES_SERVICE_HOST is not set"),
+        ("kubernetes://me:s3cret@h", "`…@h`: it knows no users"),
+        ("dns+https://10.0.0.1", "a name server is asked without TLS"),
+        ("dns://h/{}.test", "a name server is an address"),
+        ("dns:///orders.test", "must have one `{}`"),
+        ("dns:///{}.test:x", "after the last : goes a port"),
+        ("dns:///{}.test:0", "port 0 cannot be called"),
+    ] {
+        let mut command = buttress(&["resolve", url, "orders"]);
+        command.env_remove("KUBERNETES_SERVICE_HOST");
+        let (code, out, err) = ended(command.output().unwrap());
+        assert_eq!((code, &*out), (2, ""), "{url}");
+        assert!(err.contains(said) && !err.contains("s3cret"), "{err}");
+    }
+    let mut command = buttress(&["resolve", "kubernetes://10.0.0.1:6443", "orders"]);
+    let (code, _, err) = ended(command.env("BUTTRESS_TOKEN", "t0ken").output().unwrap());
+    assert_eq!(code, 2);
+    assert!(
+        err.contains("a token goes over TLS alone") && !err.contains("t0ken"),
+        "{err}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_zookeeper_is_watched() {
+    let Some(address) = real("ZOOKEEPER_URL") else {
+        return;
+    };
+    let zookeeper = ZooKeeper::new(&address).unwrap().base("/cli");
+    let service = unique("orders");
+    let here = Instance::new("a", "10.0.0.1", 80).zone("z1");
+    let ttl = Duration::from_secs(60);
+    zookeeper.register(&service, &here, ttl).await.unwrap();
+    let url = format!("zookeeper://{address}?base=/cli");
+    let watching = Watching::start(&["watch", &url, &service]);
+    let watching = seen(watching, "+ a 10.0.0.1:80 zone=z1 weight=1 up: called").await;
+    zookeeper.deregister(&service, &here).await.unwrap();
+    seen(watching, "gone: held by the guard").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_name_server_is_asked() {
+    let Some(zone) = Zone::real() else { return };
+    let service = unique("orders");
+    let name = format!("_{service}._tcp");
+    zone.change([
+        format!("add {name} 1 SRV 0 5 80 {service}"),
+        format!("add {service} 1 A 10.0.0.1"),
+    ])
+    .await;
+    let server = zone.server;
+    let asked = tokio::task::spawn_blocking(move || {
+        for (url, weight) in [
+            (format!("dns://{server}/_{{}}._tcp.buttress.test"), 5),
+            (format!("dns://{server}/{{}}.buttress.test:80"), 1),
+        ] {
+            let (code, out, err) = run(&["resolve", &url, &service, "--json"]);
+            assert_eq!((code, &*err), (0, ""));
+            let said: Value = serde_json::from_str(&out).unwrap();
+            let found = &said["instances"][0];
+            assert_eq!(
+                (&found["host"], &found["port"]),
+                (&json!("10.0.0.1"), &json!(80))
+            );
+            assert_eq!(found["weight"], weight);
+        }
+    });
+    asked.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_kubernetes_is_asked() {
+    let Some(api) = Api::real() else { return };
+    let service = unique("orders");
+    api.put(&service, &service, json!([ready("a", 1)])).await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    fs::write(&token, format!("{}\n", api.token)).unwrap();
+    let url = api.url.replace("https://", "kubernetes+https://") + "?port=80";
+    let ca = std::env::var("KUBERNETES_CA").unwrap();
+    let asked = tokio::task::spawn_blocking(move || {
+        let args = ["resolve", &url, &service, "--json", "--ca", &ca];
+        let mut command = buttress(&args);
+        command.env("BUTTRESS_TOKEN_FILE", &token);
+        let (code, out, err) = ended(command.output().unwrap());
+        assert_eq!((code, &*err), (0, ""));
+        let said: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(said["instances"][0]["host"], "10.0.0.1");
+
+        let (code, _, err) = run(&args);
+        assert_eq!(code, 2);
+        assert!(err.contains("401") || err.contains("the right to"), "{err}");
+    });
+    asked.await.unwrap();
+}
+
+/// Waits for a line with `part` in it.
+async fn seen(mut watching: Watching, part: &'static str) -> Watching {
+    let seen = tokio::task::spawn_blocking(move || {
+        watching.until(part);
+        watching
+    });
+    seen.await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

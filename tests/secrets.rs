@@ -9,11 +9,17 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use buttress::discovery::{Instance, Registry, RegistryError, Status};
+use buttress::clock;
+use buttress::discovery::{Instance, Registry, RegistryError, Resolver, SnapshotFile, Status};
+use buttress::observe::MetricsObserver;
 use buttress::registries::consul::Consul;
+use buttress::registries::dns::Dns;
 use buttress::registries::etcd::Etcd;
 use buttress::registries::eureka::Eureka;
 use buttress::registries::kubernetes::Kubernetes;
+use buttress::registries::memory::Memory;
+use buttress::registries::zookeeper::ZooKeeper;
+use metrics_util::debugging::DebuggingRecorder;
 use tracing_subscriber::filter::LevelFilter;
 use watching::Watching;
 use wire::{Reply, Server};
@@ -67,6 +73,7 @@ fn assert_error_is_clean(error: &RegistryError) {
     }
 }
 
+/// Those over HTTP.
 fn registries(address: &str) -> [Arc<dyn Registry>; 4] {
     let url = format!("http://{USER}:{}@{address}/base", PASSWORD[0]);
     let consul = Consul::new(&url).unwrap().token(TOKEN);
@@ -91,6 +98,25 @@ fn registries(address: &str) -> [Arc<dyn Registry>; 4] {
         Arc::new(etcd),
         Arc::new(kubernetes),
     ]
+}
+
+fn zookeeper(address: &str) -> Arc<dyn Registry> {
+    let zookeeper = ZooKeeper::new(address).unwrap();
+    let zookeeper = zookeeper.user(USER, PASSWORD[1]);
+    let text = format!("{zookeeper:?} {zookeeper:#?}");
+    assert!(text.contains(address), "{text}");
+    assert_clean(&text, "the registry's Debug");
+    Arc::new(zookeeper)
+}
+
+/// Of them all, where nobody is. DNS has no secret.
+fn nobody() -> Vec<Arc<dyn Registry>> {
+    let address = "127.0.0.1:1";
+    let dns = Dns::addresses("{}.test", 80).unwrap();
+    let mut all: Vec<_> = registries(address).into();
+    all.push(zookeeper(address));
+    all.push(Arc::new(dns.servers([address.parse().unwrap()])));
+    all
 }
 
 /// Does all that a registry can do, and looks at each error.
@@ -186,10 +212,10 @@ async fn secrets_are_sent_and_shown_nowhere() {
     }
 
     // Nobody there, and one that does not exist.
-    for address in ["127.0.0.1:1", "nowhere.invalid"] {
-        for registry in registries(address) {
-            use_all(&registry).await;
-        }
+    let nowhere = "nowhere.invalid";
+    let nobody = nobody().into_iter().chain(registries(nowhere));
+    for registry in nobody.chain([zookeeper(nowhere)]) {
+        use_all(&registry).await;
     }
     // Refusals and garbage, all of which repeat what they were told.
     for status in [
@@ -223,6 +249,35 @@ async fn secrets_are_sent_and_shown_nowhere() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_counted_and_what_is_kept_on_disk_have_no_secret() {
+    let recorder = DebuggingRecorder::new();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let folder = tempfile::tempdir().unwrap();
+    let memory = Memory::new();
+    let instance = Instance::new("a", "10.0.0.1", 80).metadata("token", TOKEN);
+    let instance = instance.metadata("admin", format!("http://{USER}:{}@h", PASSWORD[0]));
+    let ttl = Duration::from_secs(3600);
+    memory.register("orders", &instance, ttl).await.unwrap();
+    for (nth, registry) in nobody().into_iter().enumerate() {
+        let path = folder.path().join(nth.to_string());
+        let resolver = Resolver::new(registry)
+            .or(memory.clone())
+            .snapshot_file(SnapshotFile::new(&path))
+            .observe(MetricsObserver::new());
+        let watch = resolver.watch("orders");
+        watch.resolved().await.unwrap();
+        clock::sleep(Duration::from_secs(60)).await;
+        let kept = std::fs::read_to_string(&path).unwrap();
+        assert!(kept.contains("10.0.0.1"), "{kept}");
+        assert_clean(&kept, "the snapshot");
+    }
+    let series = recorder.snapshotter().snapshot().into_vec();
+    let series = format!("{series:?}");
+    assert!(series.contains("zookeeper at "), "{series}");
+    assert_clean(&series, "the figures");
+}
+
 #[tokio::test]
 async fn a_url_that_cannot_be_used_is_not_repeated() {
     for url in [
@@ -236,6 +291,29 @@ async fn a_url_that_cannot_be_used_is_not_repeated() {
         assert_error_is_clean(&Consul::new(&url).unwrap_err());
         assert_error_is_clean(&Eureka::new(&url).unwrap_err());
     }
+}
+
+#[tokio::test]
+async fn a_secret_with_a_space_is_not_repeated_by_joining_lines() {
+    let server = Server::start(|_, _| {
+        let body = r#"{"code": 403, "message": "who is t0ken\n0f-kubernetes?"}"#;
+        Reply::status("403 Forbidden", body)
+    })
+    .await;
+    let secret = "t0ken 0f-kubernetes";
+    let kubernetes = Kubernetes::new(&format!("http://{}", server.address)).unwrap();
+    let error = Watching::start(&kubernetes.token(secret), "orders")
+        .error()
+        .await;
+    assert!(!error.to_string().contains(secret), "{error}");
+
+    let server = Server::start(|_, _| Reply::status("403 Forbidden", "who is t0ken\n0f-consul?"));
+    let secret = "t0ken 0f-consul";
+    let consul = Consul::new(&format!("http://{}", server.await.address)).unwrap();
+    let error = Watching::start(&consul.token(secret), "orders")
+        .error()
+        .await;
+    assert!(!error.to_string().contains(secret), "{error}");
 }
 
 #[tokio::test]

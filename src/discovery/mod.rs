@@ -48,6 +48,10 @@ mod watch;
 pub use changes::{Change, Changes};
 pub use discover::Discover;
 pub use disk::SnapshotFile;
+#[cfg(fuzzing)]
+pub(crate) use disk::fuzz;
+#[doc(hidden)]
+pub use disk::{Inspected, Kept};
 pub use instance::{Instance, InstanceKey, Status};
 pub use registration::{Registered, Registration};
 pub use registry::{BoxFuture, ErrorKind, Registry, RegistryError, Renewal, Update, Updates};

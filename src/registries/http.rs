@@ -273,10 +273,11 @@ impl Http {
         }
     }
 
-    /// Whether `text` repeats nothing that is secret.
+    /// Whether `text` repeats nothing that is secret, nor would on one line.
     pub(super) fn quotable(&self, text: &str) -> bool {
-        let mut secrets = self.secrets.iter();
-        !secrets.any(|secret| text.contains(secret.expose_secret()))
+        let line = on_one_line(text);
+        let mut secrets = self.secrets.iter().map(ExposeSecret::expose_secret);
+        !secrets.any(|secret| text.contains(secret) || line.contains(secret))
     }
 }
 
@@ -288,8 +289,12 @@ impl fmt::Debug for Http {
 
 /// The beginning of what a server said, on one line.
 pub(super) fn quoted(said: &str) -> String {
+    on_one_line(said).chars().take(QUOTED).collect()
+}
+
+fn on_one_line(said: &str) -> String {
     let words: Vec<_> = said.split_whitespace().collect();
-    words.join(" ").chars().take(QUOTED).collect()
+    words.join(" ")
 }
 
 /// A URL as it was written, without what may be a secret: user, password and query.

@@ -28,6 +28,15 @@ pub(super) enum Command {
         #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
         timeout: Duration,
     },
+    /// Shows what a client that starts while the registry is down would find in FILE, its `snapshot_file`. The file is
+    /// only read. Ends with 0 if it names an instance, 1 if it names none, 2 if it cannot be read.
+    Snapshot {
+        /// Where it is.
+        file: PathBuf,
+        /// Print a line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(clap::Args)]
@@ -70,9 +79,10 @@ fn after() -> String {
     let forms = source::forms();
     format!(
         "\
-Registries, with +https after the scheme for TLS:
+Registries, with +https after the scheme for TLS, which zookeeper and dns do without:
 {forms}
-Secrets: BUTTRESS_TOKEN or CONSUL_HTTP_TOKEN for Consul, BUTTRESS_USER and BUTTRESS_PASSWORD for all; with _FILE after the
-name, in the file that it names. They work in the URL too, where other users of the machine can see them."
+Secrets: BUTTRESS_TOKEN for Kubernetes and, or else CONSUL_HTTP_TOKEN, for Consul; BUTTRESS_USER and BUTTRESS_PASSWORD for
+the others. With _FILE after the name, in the file that it names. A user and password work in the URL too, where other
+users of the machine can see them."
     )
 }

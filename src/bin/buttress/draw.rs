@@ -23,23 +23,28 @@ pub(super) fn table(view: &View, with_ages: bool) -> Vec<String> {
     let cells: Vec<_> = std::iter::once(head)
         .chain(view.rows.iter().map(cells))
         .collect();
-    let columns = if with_ages { 6 } else { 5 };
-    let width = |column: usize| {
-        let widths = cells.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or_default()
-    };
-    let widths: Vec<_> = (0..columns).map(width).collect();
     let whys =
         std::iter::once(String::new()).chain(view.rows.iter().map(|row| text::why(view, row)));
-    for (row, why) in cells.iter().zip(whys) {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line += &format!("{cell:width$}  ");
-        }
-        line += &why;
-        lines.push(line.trim_end().to_owned());
-    }
+    let rows = columns(&cells, if with_ages { 6 } else { 5 });
+    let rows = rows.into_iter().zip(whys);
+    lines.extend(rows.map(|(line, why)| (line + &why).trim_end().to_owned()));
     lines
+}
+
+/// The first `count` cells of each row, one below the other.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]], count: usize) -> Vec<String> {
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or_default()
+    };
+    let widths: Vec<_> = (0..count).map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(&widths);
+        cells
+            .map(|(cell, width)| format!("{cell:width$}  "))
+            .collect()
+    };
+    rows.iter().map(line).collect()
 }
 
 fn cells(row: &Row) -> [String; 6] {

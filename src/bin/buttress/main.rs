@@ -1,12 +1,15 @@
-//! Shows what a client would see of a service, and why. See `docs/cli.md`.
+//! Shows what a client would see of a service, and why, and what is in its file. See `docs/cli.md`.
 
 mod args;
 mod credentials;
 mod draw;
 mod json;
+mod openers;
 mod output;
+mod place;
 mod resolve;
 mod said;
+mod snapshot;
 mod source;
 mod tap;
 mod text;
@@ -67,6 +70,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Command::Resolve { ask, timeout } => {
                 resolve::run(Asked::new(&ask, timeout)?, ask, timeout).await
             }
+            Command::Snapshot { file, json } => snapshot::run(&file, json),
         }
     })
 }
@@ -111,5 +115,7 @@ fn complain(message: &str) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
+/// The exit code where there is no instance to call.
+const EMPTY: u8 = 1;
 /// The exit code for what went wrong; that of wrong arguments too.
 const FAILED: u8 = 2;

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::args::Ask;
-use super::{Asked, FAILED, Failure, complain, draw, json, output, text};
+use super::{Asked, EMPTY, FAILED, Failure, complain, draw, json, output, text};
 
 /// Shows the service once. The exit code says whether there is an instance to call.
 pub(super) async fn run(
@@ -36,6 +36,3 @@ pub(super) async fn run(
         }
     })
 }
-
-/// The exit code where the registry names no instance that is up.
-const EMPTY: u8 = 1;

@@ -2,27 +2,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
-use buttress::Registry;
-use buttress::discovery::RegistryError;
-use buttress::registries::consul::Consul;
-use buttress::registries::etcd::Etcd;
-use buttress::registries::eureka::Eureka;
-use buttress::registries::file::File;
-use percent_encoding::percent_decode_str;
-use reqwest::{Certificate, ClientBuilder, Url};
-use secrecy::ExposeSecret;
+use reqwest::Certificate;
 
 use super::credentials::Credentials;
+use super::openers::{self, Opened};
+use super::place::Place;
 
 /// The registry at `url`, or what is wrong with that.
-pub(super) fn open(
-    url: &str,
-    credentials: &Credentials,
-    ca: Option<&Path>,
-) -> Result<Arc<dyn Registry>, String> {
+pub(super) fn open(url: &str, credentials: &Credentials, ca: Option<&Path>) -> Opened {
     let found = url.split_once(':').and_then(|(scheme, rest)| {
         let scheme = scheme.to_ascii_lowercase();
         SCHEMES.iter().find_map(|(known, _, open)| {
@@ -70,121 +58,32 @@ pub(super) fn forms() -> String {
 
 /// What a URL begins with, how it is written, and what it opens.
 const SCHEMES: &[(&str, &str, Open)] = &[
-    ("consul", "consul://HOST:8500[/PATH]", consul),
-    ("eureka", "eureka://HOST:8761/eureka", eureka),
-    ("etcd", "etcd://HOST:2379[,HOST:2379...][/PREFIX]", etcd),
-    ("file", "file:PATH", file),
+    ("consul", "consul://HOST:8500[/PATH]", openers::consul),
+    ("eureka", "eureka://HOST:8761/eureka", openers::eureka),
+    (
+        "etcd",
+        "etcd://HOST:2379[,HOST:2379...][/PREFIX]",
+        openers::etcd,
+    ),
+    (
+        "zookeeper",
+        "zookeeper://HOST:2181[,HOST:2181...][/CHROOT][?base=PATH]",
+        openers::zookeeper,
+    ),
+    (
+        "kubernetes",
+        "kubernetes:[//HOST:6443][?port=NAME]   without a host, in a pod",
+        openers::kubernetes,
+    ),
+    (
+        "dns",
+        "dns://[ADDRESS:53][,ADDRESS:53...][/NAME-WITH-{}][:PORT]   without a port, SRV",
+        openers::dns,
+    ),
+    ("file", "file:PATH", openers::file),
 ];
 
-type Open = fn(&Place) -> Result<Arc<dyn Registry>, String>;
-
-/// What follows the scheme, and what else is known.
-struct Place<'a> {
-    secure: bool,
-    /// As it was written.
-    url: &'a str,
-    rest: &'a str,
-    ca: Vec<Certificate>,
-    credentials: &'a Credentials,
-}
-
-impl Place<'_> {
-    /// The scheme of HTTP for it.
-    fn http(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
-    }
-
-    /// Its URL, with the user and password of the environment where it has none.
-    fn url(&self) -> Result<String, String> {
-        let url = format!("{}://{}", self.http(), self.rest);
-        // What cannot be read is the registry's to refuse.
-        let Ok(mut read) = Url::parse(&url) else {
-            return Ok(url);
-        };
-        // The end of a password, taken for a path.
-        if [Some(read.path()), read.query(), read.fragment()]
-            .iter()
-            .flatten()
-            .any(|it| it.contains('@'))
-        {
-            let message = "in a user or password, write / as %2F, ? as %3F and # as %23";
-            return Err(format!("`{}`: {message}", shown(self.url)));
-        }
-        // Neither can fail where there is a host.
-        if let (Some(user), "") = (&self.credentials.user, read.username()) {
-            let _ = read.set_username(user);
-        }
-        if let (Some(password), None) = (&self.credentials.password, read.password()) {
-            if !read.username().is_empty() {
-                let _ = read.set_password(Some(password.expose_secret()));
-            }
-        }
-        Ok(read.into())
-    }
-
-    fn client(&self) -> ClientBuilder {
-        // A registry is a neighbour: the proxies of the environment are for what is far away.
-        let builder = ClientBuilder::new().no_proxy();
-        builder.tls_certs_merge(self.ca.iter().cloned())
-    }
-}
-
-fn consul(place: &Place) -> Result<Arc<dyn Registry>, String> {
-    let consul = Consul::new(&place.url()?).and_then(|consul| consul.client(place.client()));
-    let consul = consul.map_err(told)?;
-    let credentials = place.credentials;
-    let token = credentials.token.as_ref();
-    Ok(match token.or(credentials.consul_token.as_ref()) {
-        Some(token) => Arc::new(consul.token(token.clone())),
-        None => Arc::new(consul),
-    })
-}
-
-fn eureka(place: &Place) -> Result<Arc<dyn Registry>, String> {
-    let eureka = Eureka::new(&place.url()?).and_then(|eureka| eureka.client(place.client()));
-    Ok(Arc::new(eureka.map_err(told)?.poll(POLL)))
-}
-
-/// Members separated by commas, then a prefix.
-fn etcd(place: &Place) -> Result<Arc<dyn Registry>, String> {
-    let (user, place_of) = match place.rest.rsplit_once('@') {
-        Some((user, rest)) => (user, rest),
-        None => ("", place.rest),
-    };
-    let (members, prefix) = place_of.split_once('/').unwrap_or((place_of, ""));
-    let members: Vec<_> = (members.split(','))
-        .map(|member| format!("{}://{member}", place.http()))
-        .collect();
-    let etcd = Etcd::new(&members.join(",")).and_then(|etcd| etcd.client(place.client()));
-    let etcd = etcd.map_err(told)?.prefix(prefix);
-
-    let (name, password) = user.split_once(':').unwrap_or((user, ""));
-    let credentials = place.credentials;
-    let name = match name {
-        "" => credentials.user.clone(),
-        name => Some(decoded(name)),
-    };
-    let password = match password {
-        "" => credentials.password.clone(),
-        password => Some(decoded(password).into()),
-    };
-    Ok(match (name, password) {
-        (Some(name), Some(password)) => Arc::new(etcd.user(name, password)),
-        (Some(_), None) => return Err("etcd: the user has no password".to_owned()),
-        (None, _) => Arc::new(etcd),
-    })
-}
-
-fn file(place: &Place) -> Result<Arc<dyn Registry>, String> {
-    if place.rest.is_empty() || place.secure {
-        return Err("a file is written as file:PATH".to_owned());
-    }
-    Ok(Arc::new(File::new(place.rest)))
-}
-
-fn decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
+type Open = fn(&Place) -> Opened;
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
     let wrong = |error: String| format!("--ca {}: {error}", path.display());
@@ -195,13 +94,6 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
         false => Ok(found),
     }
 }
-
-fn told(error: RegistryError) -> String {
-    format!("{}: {}", error.registry(), error.message())
-}
-
-/// Somebody waits for it: more often than a client asks.
-const POLL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -228,6 +120,20 @@ mod tests {
                 "etcd+https://a:1,b:2/prefix",
                 "etcd at https://a:1, https://b:2",
             ),
+            (
+                "zookeeper://a:1,b:2/team?base=/x",
+                "zookeeper at a:1,b:2/team",
+            ),
+            ("zookeeper://me:pw@a:1", "zookeeper at a:1"),
+            ("kubernetes://h:8001", "kubernetes at http://h:8001"),
+            ("kubernetes+https://h:1?port=x", "kubernetes at https://h:1"),
+            (
+                "dns://10.0.0.1,[::1]:5/{}.shop:80",
+                "dns at 10.0.0.1:53, [::1]:5",
+            ),
+            ("dns://[::1]", "dns at [::1]:53"),
+            ("dns:///{}.shop", "dns of the system"),
+            ("dns:", "dns of the system"),
             ("file:peers.toml", "file peers.toml"),
             ("file:///etc/peers.json", "file /etc/peers.json"),
         ] {
@@ -249,14 +155,14 @@ mod tests {
             assert!(error.contains("file"), "{error}");
         }
         let error = name("nacos://me:pa55@h").unwrap_err();
-        assert!(error.contains("`…@h`") && error.contains("consul, eureka, etcd, file"));
+        assert!(error.contains("`…@h`") && error.contains("consul, eureka, etcd, zookeeper"));
     }
 
     #[test]
     fn a_user_of_etcd_without_a_password_is_refused() {
         assert_eq!(
             name("etcd://me@h:2379").unwrap_err(),
-            "etcd: the user has no password"
+            "`…@h:2379`: the user has no password"
         );
         assert!(name("etcd://me:pa55@h:2379").is_ok());
     }
@@ -264,7 +170,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_url_whatever_shows_its_password(
-            scheme in "consul|consuls|eureka|etcd|file|nacos|",
+            scheme in "consul|consuls|eureka|etcd|zookeeper|kubernetes|dns|file|nacos|",
             separator in ":|://|/|",
             user in "[a-z:/?#%]{0,4}",
             rest in "[a-z0-9:/,.%-]{0,12}",

@@ -16,10 +16,20 @@ use crate::rng::ThreadRng;
 /// What `file` says, if it is there.
 pub(super) fn read(file: &SnapshotFile) -> Result<Option<Services>, Refusal> {
     sweep(&file.path);
-    let metadata = match fs::metadata(&file.path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        metadata => metadata?,
-    };
+    let trusted = |metadata: &_| trusted(&file.path, metadata);
+    match open(&file.path, trusted) {
+        Err(Refusal::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(refusal) => Err(refusal),
+        Ok((bytes, _)) => format::decode(&file.owner, &bytes).map(Some),
+    }
+}
+
+/// The bytes of the file at `path`, if that is one whose `metadata` is trusted.
+pub(super) fn open(
+    path: &Path,
+    is_trusted: impl FnOnce(&fs::Metadata) -> Result<(), Refusal>,
+) -> Result<(Vec<u8>, fs::Metadata), Refusal> {
+    let metadata = fs::metadata(path)?;
     // Opening a pipe would wait for who writes to it.
     if !metadata.is_file() {
         return Err(Refusal::Access {
@@ -27,9 +37,9 @@ pub(super) fn read(file: &SnapshotFile) -> Result<Option<Services>, Refusal> {
             found: format!("{:?}", metadata.file_type()),
         });
     }
-    let mut opened = File::open(&file.path)?;
+    let mut opened = File::open(path)?;
     let metadata = opened.metadata()?;
-    trusted(&file.path, &metadata)?;
+    is_trusted(&metadata)?;
     if metadata.len() > MOST_BYTES {
         return Err(Refusal::Size {
             most: MOST_BYTES,
@@ -38,7 +48,7 @@ pub(super) fn read(file: &SnapshotFile) -> Result<Option<Services>, Refusal> {
     }
     let mut bytes = Vec::new();
     opened.read_to_end(&mut bytes)?;
-    format::decode(&file.owner, &bytes).map(Some)
+    Ok((bytes, metadata))
 }
 
 /// Gives a refused file another name, which is returned.
@@ -85,16 +95,30 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// A file that others can write says where others want the calls to go.
 #[cfg(unix)]
-fn trusted(path: &Path, metadata: &fs::Metadata) -> Result<(), Refusal> {
+pub(super) fn is_private(metadata: &fs::Metadata) -> Result<(), Refusal> {
     use std::os::unix::fs::MetadataExt as _;
 
     let mode = metadata.mode() & 0o777;
-    if mode & 0o022 != 0 {
-        return Err(Refusal::Access {
+    match mode & 0o022 {
+        0 => Ok(()),
+        _ => Err(Refusal::Access {
             expected: "a file that its user alone can write".to_owned(),
             found: format!("mode {mode:04o}"),
-        });
+        }),
     }
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_private(_: &fs::Metadata) -> Result<(), Refusal> {
+    Ok(())
+}
+
+/// Whether nobody wrote the file but who runs this, or root.
+#[cfg(unix)]
+fn trusted(path: &Path, metadata: &fs::Metadata) -> Result<(), Refusal> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    is_private(metadata)?;
     // What this process creates is its user's. Where it can create nothing, only the mode speaks for the file.
     let Ok((temporary, opened)) = create(path) else {
         return Ok(());

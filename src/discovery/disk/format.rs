@@ -36,26 +36,36 @@ pub(super) fn encode(owner: &str, services: &Services) -> Vec<u8> {
             encode_instance(&mut body, instance);
         }
     }
-    let crc = crc32(body.as_bytes());
-    let mut bytes = format!("{NAME} {VERSION} {crc:08x} {}\n", body.len()).into_bytes();
-    bytes.extend_from_slice(body.as_bytes());
-    bytes
+    sealed(body.as_bytes())
+}
+
+/// `body` behind the line that vouches for it.
+pub(super) fn sealed(body: &[u8]) -> Vec<u8> {
+    let crc = crc32(body);
+    let header = format!("{NAME} {VERSION} {crc:08x} {}\n", body.len());
+    [header.as_bytes(), body].concat()
 }
 
 /// What the file of `owner` says.
 pub(super) fn decode(owner: &str, bytes: &[u8]) -> Result<Services, Refusal> {
+    let (whose, services) = read(bytes)?;
+    if whose != owner {
+        return Err(Refusal::Owner {
+            expected: owner.to_owned(),
+            found: whose,
+        });
+    }
+    Ok(services)
+}
+
+/// Whose file it is, and what it says.
+pub(super) fn read(bytes: &[u8]) -> Result<(String, Services), Refusal> {
     let body = checked(bytes)?;
     let mut lines = body.lines().zip(2..);
     let whose = lines
         .next()
         .and_then(|(line, _)| line.strip_prefix("owner\t"));
     let whose = whose.and_then(field).ok_or(Refusal::Line { number: 2 })?;
-    if whose != owner {
-        return Err(Refusal::Owner {
-            expected: owner.to_owned(),
-            found: whose.into_owned(),
-        });
-    }
 
     let mut services = Services::new();
     let mut service: Option<(Arc<str>, Remembered)> = None;
@@ -72,7 +82,7 @@ pub(super) fn decode(owner: &str, bytes: &[u8]) -> Result<Services, Refusal> {
         }
     }
     keep(&mut services, service, &mut instances);
-    Ok(services)
+    Ok((whose.into_owned(), services))
 }
 
 fn keep(
@@ -322,8 +332,7 @@ mod tests {
         fn no_bytes_at_all_make_it_panic(bytes: Vec<u8>, body in "(owner\t\n)?[a-z\t\n\\\\0-9]{0,60}") {
             let _ = decode("", &bytes);
             // What has the right checksum, and yet was never written.
-            let crc = crc32(body.as_bytes());
-            let _ = decode("", format!("{NAME} 1 {crc:08x} {}\n{body}", body.len()).as_bytes());
+            let _ = decode("", &sealed(body.as_bytes()));
         }
     }
 
@@ -345,18 +354,18 @@ mod tests {
             (
                 "a",
                 &other.replacen(" 1 ", " 2 ", 1).into_bytes(),
-                "expected version 1, found \"2\"",
+                "of another version: expected version 1, found \"2\"",
             ),
             (
                 "a",
                 &file[..file.len() - 3],
-                "expected 8 bytes after the header, found 5",
+                "cut off: expected 8 bytes after the header, found 5",
             ),
             ("b", &file, "expected the owner \"b\", found \"a\""),
             (
                 "a",
                 b"buttress-snapshot 1 00000000 1\nx",
-                "expected the checksum \"00000000\", found \"8cdc1683\"",
+                "corrupted: expected the checksum \"00000000\", found \"8cdc1683\"",
             ),
         ];
         for (owner, bytes, expected) in table {

@@ -3,6 +3,9 @@
 mod checksum;
 mod file;
 mod format;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
+mod inspect;
 mod refusal;
 mod secret;
 mod store;
@@ -13,6 +16,7 @@ use std::time::Duration;
 
 use super::instance::Instance;
 
+pub use self::inspect::{Inspected, Kept};
 pub(super) use self::store::Store;
 
 /// A file in which a [`Resolver`](super::Resolver) keeps the instances that it knows, so that a process that starts while

@@ -50,18 +50,26 @@ impl fmt::Display for Refusal {
             Self::Version { found } => {
                 write!(
                     f,
-                    "expected version {}, found {found:?}",
+                    "of another version: expected version {}, found {found:?}",
                     super::format::VERSION
                 )
             }
             Self::Length { expected, found } => {
+                let what = if found < expected {
+                    "cut off"
+                } else {
+                    "prolonged"
+                };
                 write!(
                     f,
-                    "expected {expected} bytes after the header, found {found}"
+                    "{what}: expected {expected} bytes after the header, found {found}"
                 )
             }
             Self::Checksum { expected, found } => {
-                write!(f, "expected the checksum {expected:?}, found {found:?}")
+                write!(
+                    f,
+                    "corrupted: expected the checksum {expected:?}, found {found:?}"
+                )
             }
             Self::Line { number } => write!(f, "line {number} cannot be read"),
             Self::Owner { expected, found } => {

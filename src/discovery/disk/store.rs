@@ -210,7 +210,7 @@ impl Store {
 
 impl Remembered {
     /// How long ago it was confirmed. A clock that was set back makes nothing old.
-    fn age(&self, now: SystemTime) -> Duration {
+    pub(super) fn age(&self, now: SystemTime) -> Duration {
         Duration::from_secs(seconds(now).saturating_sub(self.confirmed))
     }
 }

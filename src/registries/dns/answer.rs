@@ -38,6 +38,9 @@ impl Answer {
         for _ in 0..ALIASES {
             let mut records = Vec::new();
             for record in of(&message.answers, name, kind) {
+                if is_blank(record) {
+                    return Err(Fault::blank());
+                }
                 ttl = ttl.min(seconds(record.ttl));
                 records.push(record.data.clone());
             }
@@ -49,11 +52,12 @@ impl Answer {
                 });
             }
             if let Some(alias) = of(&message.answers, name, RecordType::CNAME).next() {
-                if let RData::CNAME(target) = &alias.data {
-                    ttl = ttl.min(seconds(alias.ttl));
-                    name = &target.0;
-                    continue;
-                }
+                let RData::CNAME(target) = &alias.data else {
+                    return Err(Fault::blank());
+                };
+                ttl = ttl.min(seconds(alias.ttl));
+                name = &target.0;
+                continue;
             }
             let denied = negative(&message.authorities);
             if name != asked && denied.is_none() && message.response_code == ResponseCode::NoError {
@@ -109,6 +113,10 @@ impl Fault {
         Self::new(ErrorKind::Malformed, what)
     }
 
+    fn blank() -> Self {
+        Self::new(ErrorKind::Malformed, "answered a record with nothing in it")
+    }
+
     /// A task that was to ask did not come to an end.
     pub(super) fn lost() -> Self {
         let what = "a question panicked, or the runtime ended";
@@ -138,6 +146,11 @@ fn of<'a>(
 ) -> impl Iterator<Item = &'a Record> {
     let found = move |record: &&Record| record.name == *name && record.record_type() == kind;
     records.iter().filter(found)
+}
+
+/// Whether it has a type and no data, which it may have in an update alone.
+fn is_blank(record: &Record) -> bool {
+    matches!(record.data, RData::Update0(_))
 }
 
 /// For how long it holds that there is nothing, after RFC 2308.
@@ -292,6 +305,16 @@ mod tests {
         chain.extend((0..9).map(|n| alias(&format!("{n}.test."), 9, &format!("{}.test.", n + 1))));
         for answers in [circle, chain] {
             let message = message(ResponseCode::NoError, answers, vec![]);
+            let fault = Answer::read(message, &name("a.test."), RecordType::A).unwrap_err();
+            assert_eq!(fault.kind, ErrorKind::Malformed);
+        }
+    }
+
+    #[test]
+    fn a_record_with_nothing_in_it_is_a_failure_and_not_nobody() {
+        for kind in [RecordType::A, RecordType::CNAME] {
+            let blank = Record::from_rdata(name("a.test."), 9, RData::Update0(kind));
+            let message = message(ResponseCode::NoError, vec![blank], vec![]);
             let fault = Answer::read(message, &name("a.test."), RecordType::A).unwrap_err();
             assert_eq!(fault.kind, ErrorKind::Malformed);
         }

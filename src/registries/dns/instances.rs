@@ -69,8 +69,11 @@ pub(super) fn of_services(
     addresses: &HashMap<Name, Vec<IpAddr>>,
     secure: bool,
 ) -> Vec<Instance> {
-    let at = |service: &SRV| addresses.get(&service.target).cloned().unwrap_or_default();
-    let has_any = |service: &&SRV| service.port != 0 && !at(service).is_empty();
+    let at = |service: &SRV| {
+        let at = addresses.get(&service.target).into_iter().flatten();
+        at.filter(|ip| !ip.is_unspecified())
+    };
+    let has_any = |service: &&SRV| service.port != 0 && at(service).next().is_some();
     let mut services: Vec<_> = services.iter().filter(has_any).collect();
     services.sort_by_key(|service| (service.priority, Reverse(service.weight), &service.target));
     let first = services.first().map(|service| service.priority);
@@ -83,7 +86,7 @@ pub(super) fn of_services(
             false => 0,
         };
         for ip in at(service) {
-            let at = SocketAddr::new(ip, service.port);
+            let at = SocketAddr::new(*ip, service.port);
             let target = service.target.to_lowercase().to_string();
             found.entry(at).or_insert_with(|| {
                 instance(at, secure)
@@ -165,12 +168,14 @@ mod tests {
             (name("a.test."), ips(&["10.0.0.1"])),
             (name("b.test."), ips(&["10.0.0.2", "10.0.0.3"])),
             (name("c.test."), ips(&["10.0.0.4"])),
+            (name("blocked.test."), ips(&["0.0.0.0"])),
         ]);
         let services = [
             SRV::new(20, 50, 80, name("c.test.")),
             SRV::new(10, 0, 80, name("a.test.")),
             SRV::new(10, 7, 81, name("b.test.")),
             SRV::new(5, 9, 80, name("nowhere.test.")),
+            SRV::new(5, 9, 80, name("blocked.test.")),
             SRV::new(1, 9, 0, name("a.test.")),
         ];
         let instances = of_services(&services, &addresses, false);

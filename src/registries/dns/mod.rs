@@ -16,6 +16,8 @@
 //! DNS knows no registration: instances are entered by whoever runs the zone. The feature needs Rust 1.88.
 
 mod answer;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod instances;
 mod name;
 mod round;

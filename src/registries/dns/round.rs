@@ -34,8 +34,8 @@ pub(super) struct Found {
 }
 
 /// Addresses, and for how long they hold.
-struct Addresses {
-    ips: Vec<IpAddr>,
+pub(super) struct Addresses {
+    pub(super) ips: Vec<IpAddr>,
     ttl: Duration,
 }
 
@@ -165,7 +165,7 @@ async fn addresses(servers: &Servers, name: &Name, kind: RecordType) -> Result<A
 }
 
 /// The addresses of `target` that came with an answer.
-fn told(additional: &[Record], target: &Name) -> Addresses {
+pub(super) fn told(additional: &[Record], target: &Name) -> Addresses {
     let mut told = Addresses {
         ips: Vec::new(),
         ttl: Duration::MAX,
@@ -179,7 +179,7 @@ fn told(additional: &[Record], target: &Name) -> Addresses {
     told
 }
 
-fn srv(data: RData) -> Option<SRV> {
+pub(super) fn srv(data: RData) -> Option<SRV> {
     match data {
         RData::SRV(srv) => Some(srv),
         _ => None,

@@ -1,5 +1,6 @@
-use super::apps::Apps;
+use super::apps::{Apps, By};
 use super::wire::{Applications, Envelope};
+use crate::discovery::Instance;
 
 /// A full answer, then changes, each of which may be repeated.
 pub(crate) fn answers(bytes: &[u8]) {
@@ -15,16 +16,21 @@ pub(crate) fn answers(bytes: &[u8]) {
             .collect();
         apps.apply(once);
         let hashcode = apps.hashcode();
-        let instances = names.iter().map(|name| apps.instances(name));
-        let instances: Vec<_> = instances.collect();
+        let instances = all(&apps, &names);
         for found in instances.iter().flatten() {
             assert_ne!(found.port, 0);
         }
         apps.apply(again);
         assert_eq!(apps.hashcode(), hashcode);
-        let after: Vec<_> = names.iter().map(|name| apps.instances(name)).collect();
-        assert_eq!(after, instances);
+        assert_eq!(all(&apps, &names), instances);
     }
+}
+
+/// What is called each of `names`, in each of the ways in which it may be.
+fn all(apps: &Apps, names: &[String]) -> Vec<Vec<Instance>> {
+    let by = |by: By| names.iter().map(move |name| apps.instances(name, by));
+    let all = [By::App, By::Vip, By::SecureVip].into_iter().flat_map(by);
+    all.collect()
 }
 
 fn read(bytes: &[u8]) -> Option<Applications> {

@@ -14,6 +14,8 @@
 
 mod access;
 mod follow;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod name;
 mod port;
 mod slices;

@@ -19,6 +19,8 @@
 
 mod ensemble;
 mod follow;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod lease;
 mod node;
 mod put;
