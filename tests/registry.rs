@@ -48,7 +48,7 @@ macro_rules! behaviours {
     )* };
 }
 
-matrix!(consul etcd eureka file memory);
+matrix!(consul etcd eureka file kubernetes memory zookeeper);
 
 // ---- As a client sees it, whatever happens between it and the registry ----
 

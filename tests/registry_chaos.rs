@@ -34,7 +34,7 @@ macro_rules! chaos {
     )* };
 }
 
-chaos!(consul etcd eureka);
+chaos!(consul etcd eureka kubernetes zookeeper);
 
 /// What happens to a server, or to the network before it.
 #[derive(Clone, Copy, Debug)]
@@ -92,9 +92,18 @@ async fn no_call_fails_whatever_happens_to_the_registry<R: Row>(row: R) {
             }
             Event::Forgot if R::REGISTERS => is_forgotten(&row).await,
             Event::Forgot => {
+                let mut watching = Watching::start(&row.registry(), &calls.service);
+                watching.instances().await;
                 assert!(servers("kill", R::NAME).await);
                 clock::sleep(A_WHILE).await;
+                // Over UDP, one that is gone is one that is silent.
+                let gone = watching.error().await.kind();
+                assert!(matches!(gone, ErrorKind::Unreachable | ErrorKind::TimedOut));
                 assert!(servers("restart", R::NAME).await);
+                let mut watching = Watching::start(&row.registry(), &calls.service);
+                assert_eq!(watching.instances().await, []);
+                // Whoever resolves goes on with what it knew.
+                assert!(until(RECOVERED, || calls.all_are_held()).await);
                 calls.write(&row).await;
             }
             Event::Stopped => {
@@ -228,6 +237,11 @@ impl Calls {
     fn all_are_known(&self) -> bool {
         let watch = self.client.service(&self.service).watch().clone();
         watch.freshness() == Freshness::Fresh && watch.snapshot().live().len() == INSTANCES
+    }
+
+    fn all_are_held(&self) -> bool {
+        let snapshot = self.client.service(&self.service).watch().snapshot();
+        snapshot.live().is_empty() && snapshot.held().len() == INSTANCES
     }
 
     /// How long it takes until an instance that comes is known, and then one that goes.

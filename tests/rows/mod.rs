@@ -18,8 +18,10 @@ pub mod consul;
 pub mod etcd;
 pub mod eureka;
 pub mod file;
+pub mod kubernetes;
 mod line;
 pub mod memory;
+pub mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,6 +41,9 @@ pub trait Row: Sized + 'static {
     /// How soon a reader knows of a change. Where it polls: the poll, a tenth of it, and what the server takes to
     /// prepare its answer.
     const INTERVAL: Duration = Duration::from_secs(1);
+
+    /// For how long one that is gone is named still, since it may only be moved.
+    const LINGERS: Duration = Duration::ZERO;
 
     /// What becomes of an instance that is no longer renewed.
     const LAPSED: Lapsed = Lapsed::Gone;

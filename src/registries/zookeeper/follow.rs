@@ -115,5 +115,6 @@ impl Follow {
 
 /// How often a watch that hears nothing looks whether it should have: two answers over 30 s are what the guard wants.
 const CHECK: Duration = Duration::from_secs(15);
-/// A deployment in full swing shows up five times a second at most.
-const LEAST: Duration = Duration::from_millis(200);
+/// A deployment in full swing shows up fifty times a second at most: who called an instance that has just left would
+/// notice a longer wait.
+const LEAST: Duration = Duration::from_millis(20);
