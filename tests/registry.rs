@@ -234,7 +234,7 @@ async fn a_heartbeat_tells_the_status<R: Row>(row: R) {
     let instance = Instance::new(unique("a"), "10.0.0.1", 80).status(Status::Starting);
     registry.register(&service, &instance, TTL).await.unwrap();
     let mut watching = Watching::start(&registry, &service);
-    watching.until(is_one(Status::Starting)).await;
+    watching.until(is_one(R::seen(Status::Starting))).await;
     use Status::{Down, OutOfService, Up};
     for status in [Up, OutOfService, Up, Down, Up] {
         let renewal = registry.renew(&service, &instance, status).await;

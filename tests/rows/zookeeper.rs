@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use buttress::clock;
-use buttress::discovery::Instance;
+use buttress::discovery::{Instance, Status};
 use buttress::registries::zookeeper::ZooKeeper;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -113,6 +113,14 @@ impl super::Row for Row {
             list.insert(id, weight.parse().unwrap());
         }
         list
+    }
+
+    // In the form that every reader takes, a bare instance is enabled or it is not.
+    fn seen(status: Status) -> Status {
+        match status {
+            Status::Up => Status::Up,
+            _ => Status::OutOfService,
+        }
     }
 }
 
