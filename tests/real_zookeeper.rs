@@ -11,6 +11,7 @@ use buttress::discovery::{
     ErrorKind, Freshness, Instance, Registered, Registration, Registry, Renewal, Status, Update,
 };
 use buttress::registries::zookeeper::ZooKeeper;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use watching::proxy::Proxy;
 use watching::{TTL, Watching, is_one, real, unique};
@@ -178,6 +179,32 @@ async fn a_service_in_two_spellings_is_one() {
         .await
         .unwrap();
     watching.until(|instances| ids(instances) == ["b"]).await;
+}
+
+#[tokio::test]
+async fn a_service_that_comes_while_a_watch_of_it_begins_is_not_missed() {
+    let Some(url) = real("ZOOKEEPER_URL") else {
+        return;
+    };
+    let client = client(&url).await;
+    let found = (0..100).map(async |n| {
+        let (team, service) = (unique(&format!("team-{n}")), unique("orders"));
+        // With nothing above it, and with a folder in which it is the first.
+        if n % 2 == 0 {
+            put(&client, &format!("/{team}/services/other"), b"").await;
+        }
+        let zookeeper = ZooKeeper::new(&format!("{url}/{team}")).unwrap();
+        let mut watching = Watching::start(&zookeeper, &service);
+        clock::sleep(Duration::from_micros(100 * n)).await;
+        let path = format!("/{team}/services/{service}/a");
+        put(&client, &path, &told("h", 80)).await;
+        let began = clock::now();
+        watching.until(|instances| ids(instances) == ["a"]).await;
+        clock::now() - began
+    });
+    let slowest = join_all(found).await.into_iter().max().unwrap();
+    // Well before a watch that hears nothing looks again.
+    assert!(slowest < Duration::from_secs(8), "{slowest:?}");
 }
 
 #[tokio::test]

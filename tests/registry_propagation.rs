@@ -107,6 +107,11 @@ async fn every_change_arrives_and_none_is_made_up<R: Row>(row: R) {
     }
     measured.abort();
     let pending = std::mem::take(&mut *pending.lock().unwrap());
+    let _ = writeln!(
+        std::io::stderr(),
+        "{}: {changes} changes, {lost} lost, {phantom} phantom",
+        R::NAME
+    );
     assert_eq!((lost, phantom, pending.changes.len()), (0, 0, 0));
     let limit = if R::INTERVAL > PUSHED {
         R::INTERVAL

@@ -20,6 +20,7 @@
 mod ensemble;
 mod follow;
 mod lease;
+mod list;
 mod node;
 mod put;
 mod shared;

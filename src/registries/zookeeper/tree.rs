@@ -8,6 +8,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt, iter};
 use zookeeper_client::{Client, Error, OneshotWatcher};
 
 use super::ensemble::{Ensemble, at, spellings};
+use super::list::{Listed, list_folder, list_root};
 use super::node;
 use crate::discovery::{BoxFuture, Instance, RegistryError};
 
@@ -141,18 +142,11 @@ impl Tree {
         }
     }
 
-    fn take_root(
-        &mut self,
-        Listed {
-            names,
-            changed,
-            watcher,
-        }: Listed<Option<i64>>,
-    ) {
-        self.changed = changed;
-        self.watch(Place::Root, watcher);
+    fn take_root(&mut self, listed: Listed<Option<i64>>) {
+        self.changed = listed.changed;
+        self.watch(Place::Root, listed.watcher);
         self.stale.remove(&Place::Root);
-        let names = spellings(names, &self.service);
+        let names = spellings(listed.names, &self.service);
         self.folders.retain(|name, _| names.contains(name));
         for name in names {
             if !self.folders.contains_key(&name) {
@@ -162,20 +156,12 @@ impl Tree {
         }
     }
 
-    fn take_folder(
-        &mut self,
-        name: &str,
-        Listed {
-            names,
-            changed,
-            watcher,
-        }: Listed<i64>,
-    ) {
+    fn take_folder(&mut self, name: &str, listed: Listed<i64>) {
         let Some(folder) = self.folders.get_mut(name) else {
             return;
         };
-        folder.changed = changed;
-        let ids = BTreeSet::from_iter(names);
+        folder.changed = listed.changed;
+        let ids = BTreeSet::from_iter(listed.names);
         folder.instances.retain(|id, _| ids.contains(id));
         for id in ids {
             if !folder.instances.contains_key(&id) {
@@ -184,7 +170,7 @@ impl Tree {
                 self.stale.insert(Place::Node { folder, id });
             }
         }
-        self.watch(Place::Folder(name.to_owned()), watcher);
+        self.watch(Place::Folder(name.to_owned()), listed.watcher);
     }
 
     async fn read_nodes(&mut self) -> Result<(), RegistryError> {
@@ -252,70 +238,6 @@ impl Tree {
             watcher.changed().await;
             place
         }));
-    }
-}
-
-/// The children of a node, when one of them came or went last, and who tells when the next one does.
-struct Listed<C> {
-    names: Vec<String>,
-    changed: C,
-    watcher: OneshotWatcher,
-}
-
-/// What is below the root, also where that does not exist.
-async fn list_root(
-    ensemble: &Ensemble,
-    session: &Client,
-    path: &str,
-) -> Result<Listed<Option<i64>>, RegistryError> {
-    loop {
-        let read = session.get_and_watch_children(path);
-        match ensemble.ask(session, read).await? {
-            Ok((names, stat, watcher)) => {
-                let changed = Some(stat.pzxid);
-                return Ok(Listed {
-                    names,
-                    changed,
-                    watcher,
-                });
-            }
-            Err(Error::NoNode) => {}
-            Err(error) => return Err(ensemble.error(error)),
-        }
-        let looked = ensemble
-            .ask(session, session.check_and_watch_stat(path))
-            .await?;
-        let (found, watcher) = looked.map_err(|error| ensemble.error(error))?;
-        // Otherwise it was made in between.
-        if found.is_none() {
-            let (names, changed) = (Vec::new(), None);
-            return Ok(Listed {
-                names,
-                changed,
-                watcher,
-            });
-        }
-    }
-}
-
-/// What is below the node at `path`, or nothing where there is none.
-async fn list_folder(
-    ensemble: &Ensemble,
-    session: &Client,
-    path: &str,
-) -> Result<Option<Listed<i64>>, RegistryError> {
-    let read = session.get_and_watch_children(path);
-    match ensemble.ask(session, read).await? {
-        Ok((names, stat, watcher)) => {
-            let changed = stat.pzxid;
-            Ok(Some(Listed {
-                names,
-                changed,
-                watcher,
-            }))
-        }
-        Err(Error::NoNode) => Ok(None),
-        Err(error) => Err(ensemble.error(error)),
     }
 }
 
