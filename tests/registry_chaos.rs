@@ -239,9 +239,12 @@ impl Calls {
         watch.freshness() == Freshness::Fresh && watch.snapshot().live().len() == INSTANCES
     }
 
+    /// Whether the registry names nobody, and they are known all the same. One that went before may be with them: losses
+    /// add up.
     fn all_are_held(&self) -> bool {
         let snapshot = self.client.service(&self.service).watch().snapshot();
-        snapshot.live().is_empty() && snapshot.held().len() == INSTANCES
+        let held = |one: &Instance| snapshot.held().iter().any(|held| held.id == one.id);
+        snapshot.live().is_empty() && self.instances.iter().all(held)
     }
 
     /// How long it takes until an instance that comes is known, and then one that goes.
