@@ -11,9 +11,10 @@ use buttress::discovery::{
     ErrorKind, Freshness, Instance, Registered, Registration, Registry, Renewal, Status, Update,
 };
 use buttress::registries::zookeeper::ZooKeeper;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use watching::proxy::Proxy;
-use watching::{TTL, Watching, is_one, real, scenarios, unique};
+use watching::{TTL, Watching, is_one, real, unique};
 use zookeeper_client::{Acls, Client, CreateMode};
 
 /// A client past the registry.
@@ -46,67 +47,52 @@ async fn network(url: &str) -> (Proxy, String) {
 }
 
 #[tokio::test]
-async fn instances_come_change_and_go() {
+async fn where_nothing_is_yet_all_is_made_that_leads_there() {
     let Some(url) = real("ZOOKEEPER_URL") else {
         return;
     };
-    let zookeeper = ZooKeeper::new(&url).unwrap();
-    scenarios::instances_come_change_and_go(&zookeeper).await;
-    // Where nothing is yet, not even the path that is given with the servers.
+    // Not even the path that is given with the servers.
     let elsewhere = unique("team");
     let zookeeper = ZooKeeper::new(&format!("{url}/{elsewhere}")).unwrap();
-    scenarios::instances_come_change_and_go(&zookeeper).await;
-    scenarios::instances_come_change_and_go(&zookeeper.base("")).await;
+    let service = unique("orders");
+    let [a, b] = ["a", "b"].map(|id| Instance::new(id, "10.0.0.1", 80));
+    let both = [zookeeper.clone(), zookeeper.base("")];
+    for zookeeper in &both {
+        let mut watching = Watching::start(zookeeper, &service);
+        assert_eq!(watching.instances().await, []);
+        zookeeper.register(&service, &a, TTL).await.unwrap();
+        watching.until(|instances| ids(instances) == ["a"]).await;
+        zookeeper.register(&service, &b, TTL).await.unwrap();
+        watching
+            .until(|instances| ids(instances) == ["a", "b"])
+            .await;
+        zookeeper.deregister(&service, &a).await.unwrap();
+        watching.until(|instances| ids(instances) == ["b"]).await;
+    }
     let client = client(&url).await;
-    let mut folders = client
-        .list_children(&format!("/{elsewhere}"))
-        .await
-        .unwrap();
+    let folders = client.list_children(&format!("/{elsewhere}"));
+    let mut folders = folders.await.unwrap();
     folders.sort();
-    assert_eq!(folders.len(), 2, "{folders:?}");
-    assert_eq!(folders[1], "services");
+    assert_eq!(folders, [&*service, "services"]);
 }
 
 #[tokio::test]
-async fn a_heartbeat_tells_the_status() {
+async fn a_heartbeat_tells_the_status_to_spring_cloud_as_well() {
     let Some(url) = real("ZOOKEEPER_URL") else {
         return;
     };
-    let zookeeper = ZooKeeper::new(&url).unwrap();
-    scenarios::a_heartbeat_tells_the_status(&zookeeper.spring_cloud(), |status| status).await;
-}
-
-#[tokio::test]
-async fn an_instance_whose_lease_runs_out_goes() {
-    let Some(url) = real("ZOOKEEPER_URL") else {
-        return;
-    };
-    let zookeeper = ZooKeeper::new(&url).unwrap();
-    scenarios::an_instance_whose_lease_runs_out_goes(&zookeeper).await;
-}
-
-#[tokio::test]
-async fn the_case_of_a_services_name_does_not_matter() {
-    let Some(url) = real("ZOOKEEPER_URL") else {
-        return;
-    };
-    let zookeeper = ZooKeeper::new(&url).unwrap();
-    scenarios::the_case_of_a_services_name_does_not_matter(&zookeeper).await;
-}
-
-#[tokio::test]
-async fn an_instance_that_was_taken_out_behind_its_back_registers_again() {
-    let Some(url) = real("ZOOKEEPER_URL") else {
-        return;
-    };
-    let zookeeper = ZooKeeper::new(&url).unwrap();
-    let client = client(&url).await;
-    let take_out = async |service: &str, id: &str| {
-        let path = format!("/services/{service}/{id}");
-        client.delete(&path, None).await.unwrap();
-    };
-    scenarios::an_instance_that_was_taken_out_behind_its_back_registers_again(&zookeeper, take_out)
-        .await;
+    let zookeeper = ZooKeeper::new(&url).unwrap().spring_cloud();
+    let service = unique("orders");
+    let instance = Instance::new("a", "10.0.0.1", 80).status(Status::Starting);
+    zookeeper.register(&service, &instance, TTL).await.unwrap();
+    let mut watching = Watching::start(&zookeeper, &service);
+    watching.until(is_one(Status::Starting)).await;
+    use Status::{Down, OutOfService, Up};
+    for status in [Up, OutOfService, Up, Down, Up] {
+        let renewal = zookeeper.renew(&service, &instance, status).await;
+        assert_eq!(renewal.unwrap(), Renewal::Renewed);
+        watching.until(is_one(status)).await;
+    }
 }
 
 #[tokio::test]
@@ -196,6 +182,32 @@ async fn a_service_in_two_spellings_is_one() {
 }
 
 #[tokio::test]
+async fn a_service_that_comes_while_a_watch_of_it_begins_is_not_missed() {
+    let Some(url) = real("ZOOKEEPER_URL") else {
+        return;
+    };
+    let client = client(&url).await;
+    let found = (0..100).map(async |n| {
+        let (team, service) = (unique(&format!("team-{n}")), unique("orders"));
+        // With nothing above it, and with a folder in which it is the first.
+        if n % 2 == 0 {
+            put(&client, &format!("/{team}/services/other"), b"").await;
+        }
+        let zookeeper = ZooKeeper::new(&format!("{url}/{team}")).unwrap();
+        let mut watching = Watching::start(&zookeeper, &service);
+        clock::sleep(Duration::from_micros(100 * n)).await;
+        let path = format!("/{team}/services/{service}/a");
+        put(&client, &path, &told("h", 80)).await;
+        let began = clock::now();
+        watching.until(|instances| ids(instances) == ["a"]).await;
+        clock::now() - began
+    });
+    let slowest = join_all(found).await.into_iter().max().unwrap();
+    // Well before a watch that hears nothing looks again.
+    assert!(slowest < Duration::from_secs(8), "{slowest:?}");
+}
+
+#[tokio::test]
 async fn what_flaps_is_told_in_order_and_ends_as_it_is() {
     let Some(url) = real("ZOOKEEPER_URL") else {
         return;
@@ -239,6 +251,7 @@ async fn many_that_come_at_once_are_told_together_and_one_change_reads_one_node(
         .unwrap();
     let found = watching.instances().await;
     assert_eq!((found.len(), &*found[7].host), (300, "elsewhere"));
+    let began = clock::now();
     for n in 0..300 {
         client.delete(&path(n), None).await.unwrap();
     }
@@ -249,7 +262,10 @@ async fn many_that_come_at_once_are_told_together_and_one_change_reads_one_node(
             instances.is_empty()
         })
         .await;
-    assert!(lists < 30, "{lists} lists for 300 changes");
+    // Fifty a second.
+    let took = clock::now() - began;
+    let most = took.as_millis() / 20 + 2;
+    assert!(lists <= most, "{lists} lists in {took:?}");
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ macro_rules! behaviours {
     )* };
 }
 
-matrix!(consul dns dns_over_tcp etcd eureka file memory);
+matrix!(consul dns dns_over_tcp etcd eureka file kubernetes memory zookeeper);
 
 // ---- As a client sees it, whatever happens between it and the registry ----
 
@@ -234,7 +234,7 @@ async fn a_heartbeat_tells_the_status<R: Row>(row: R) {
     let instance = Instance::new(unique("a"), "10.0.0.1", 80).status(Status::Starting);
     registry.register(&service, &instance, TTL).await.unwrap();
     let mut watching = Watching::start(&registry, &service);
-    watching.until(is_one(Status::Starting)).await;
+    watching.until(is_one(R::seen(Status::Starting))).await;
     use Status::{Down, OutOfService, Up};
     for status in [Up, OutOfService, Up, Down, Up] {
         let renewal = registry.renew(&service, &instance, status).await;

@@ -35,7 +35,7 @@ macro_rules! chaos {
     )* };
 }
 
-chaos!(consul dns etcd eureka);
+chaos!(consul dns etcd eureka kubernetes zookeeper);
 
 /// What happens to a server, or to the network before it.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +104,8 @@ async fn no_call_fails_whatever_happens_to_the_registry<R: Row>(row: R) {
                 assert!(servers("restart", R::NAME).await);
                 let mut watching = Watching::start(&row.registry(), &calls.service);
                 assert_eq!(watching.instances().await, []);
+                // Whoever resolves goes on with what it knew.
+                assert!(until(RECOVERED, || calls.all_are_held()).await);
                 calls.write(&row).await;
             }
             Event::Stopped => {
@@ -241,6 +243,14 @@ impl Calls {
     fn all_are_known(&self) -> bool {
         let watch = self.watch();
         watch.freshness() == Freshness::Fresh && watch.snapshot().live().len() == INSTANCES
+    }
+
+    /// Whether the registry names nobody, and they are known all the same. One that went before may be with them: losses
+    /// add up.
+    fn all_are_held(&self) -> bool {
+        let snapshot = self.client.service(&self.service).watch().snapshot();
+        let held = |one: &Instance| snapshot.held().iter().any(|held| held.id == one.id);
+        snapshot.live().is_empty() && self.instances.iter().all(held)
     }
 
     /// How long it takes until an instance that comes is known, and then one that goes.

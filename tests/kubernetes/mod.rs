@@ -105,7 +105,7 @@ impl Api {
     }
 }
 
-fn slices(namespace: &str) -> String {
+pub fn slices(namespace: &str) -> String {
     format!("apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices")
 }
 

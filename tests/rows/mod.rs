@@ -21,8 +21,10 @@ pub mod dns_over_tcp;
 pub mod etcd;
 pub mod eureka;
 pub mod file;
+pub mod kubernetes;
 mod line;
 pub mod memory;
+pub mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,6 +47,9 @@ pub trait Row: Sized + 'static {
 
     /// How long it takes a reader to notice that it hears nothing, where no connection breaks off and none is refused.
     const SILENCE: Duration = Duration::ZERO;
+
+    /// For how long one that is gone is named still, since it may only be moved.
+    const LINGERS: Duration = Duration::ZERO;
 
     /// What becomes of an instance that is no longer renewed.
     const LAPSED: Lapsed = Lapsed::Gone;

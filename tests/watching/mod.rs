@@ -3,7 +3,6 @@
 
 pub mod message;
 pub mod proxy;
-pub mod scenarios;
 pub mod zone;
 
 use std::io::Write as _;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zookeeper_client::{Client, Error, SessionState, StateWatcher};
 
@@ -42,42 +42,54 @@ impl Follow {
     }
 
     pub(super) async fn run(mut self) -> Result<Infallible, RegistryError> {
-        // The server that answers may lag behind another one that has told of more before.
+        // The server that answers may lag behind another one that has told of more before. What a session asks is answered
+        // in that order, hence nothing has to wait until it has caught up.
+        let mut began = clock::now();
         let synced = self.ensemble.ask(&self.session, self.session.sync("/"));
-        synced.await?.map_err(|error| self.ensemble.error(error))?;
+        let (synced, mut read) = tokio::join!(synced, self.tree.read());
+        synced?.map_err(|error| self.ensemble.error(error))?;
         // Whether all of it was looked at, and not only what is said to have changed.
         let mut looked = true;
         loop {
-            let began = clock::now();
-            if let Err(error) = self.tree.read().await {
-                self.reconnect(error).await?;
-                looked = true;
-                continue;
-            }
-            self.tell(looked).await;
-            let check = CHECK.mul_f64(0.9 + 0.2 * ThreadRng.unit());
-            looked = tokio::select! {
-                biased;
-                state = self.state.changed() => {
-                    if state != SessionState::SyncConnected {
-                        let error = self.ensemble.error(Error::ConnectionLoss);
-                        self.reconnect(error).await?;
-                    }
-                    true
+            looked = match read {
+                Ok(()) => {
+                    self.tell(looked).await;
+                    self.changed(began).await?
                 }
-                () = self.tree.changed() => {
-                    // Many that change at once are read at once.
-                    clock::until(clock::after(began, LEAST)).await;
-                    self.tree.settle();
-                    false
-                }
-                () = clock::sleep(check) => {
-                    if let Err(error) = self.tree.check().await {
-                        self.reconnect(error).await?;
-                    }
+                Err(error) => {
+                    self.reconnect(error).await?;
                     true
                 }
             };
+            began = clock::now();
+            read = self.tree.read().await;
+        }
+    }
+
+    /// Waits until something has to be read again, the last time of which `began` then. True if that is all of it.
+    async fn changed(&mut self, began: Instant) -> Result<bool, RegistryError> {
+        let check = CHECK.mul_f64(0.9 + 0.2 * ThreadRng.unit());
+        tokio::select! {
+            biased;
+            state = self.state.changed() => {
+                if state != SessionState::SyncConnected {
+                    let error = self.ensemble.error(Error::ConnectionLoss);
+                    self.reconnect(error).await?;
+                }
+                Ok(true)
+            }
+            () = self.tree.changed() => {
+                // Many that change at once are read at once.
+                clock::until(clock::after(began, LEAST)).await;
+                self.tree.settle();
+                Ok(false)
+            }
+            () = clock::sleep(check) => {
+                if let Err(error) = self.tree.check().await {
+                    self.reconnect(error).await?;
+                }
+                Ok(true)
+            }
         }
     }
 
@@ -115,5 +127,6 @@ impl Follow {
 
 /// How often a watch that hears nothing looks whether it should have: two answers over 30 s are what the guard wants.
 const CHECK: Duration = Duration::from_secs(15);
-/// A deployment in full swing shows up five times a second at most.
-const LEAST: Duration = Duration::from_millis(200);
+/// A deployment in full swing shows up fifty times a second at most: who called an instance that has just left would
+/// notice a longer wait.
+const LEAST: Duration = Duration::from_millis(20);

@@ -22,6 +22,7 @@ mod follow;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod lease;
+mod list;
 mod node;
 mod put;
 mod shared;

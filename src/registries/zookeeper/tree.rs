@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures_util::future::FutureExt;
+use futures_util::future::{FutureExt, OptionFuture, join, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt, iter};
 use zookeeper_client::{Client, Error, OneshotWatcher};
 
 use super::ensemble::{Ensemble, at, spellings};
+use super::list::{Listed, list_folder, list_root};
 use super::node;
 use crate::discovery::{BoxFuture, Instance, RegistryError};
 
@@ -43,7 +44,7 @@ enum Place {
 }
 
 impl Tree {
-    /// Nothing but what is to be read.
+    /// Nothing but what is to be read. The service is taken to be written there as it is here, until the root says so.
     pub(super) fn new(
         ensemble: Ensemble,
         session: Arc<Client>,
@@ -54,10 +55,10 @@ impl Tree {
             ensemble,
             session,
             root,
-            service,
-            folders: BTreeMap::new(),
+            folders: BTreeMap::from([(service.clone(), Folder::default())]),
             changed: None,
-            stale: BTreeSet::from([Place::Root]),
+            stale: BTreeSet::from([Place::Root, Place::Folder(service.clone())]),
+            service,
             fired: FuturesUnordered::new(),
         }
     }
@@ -106,41 +107,46 @@ impl Tree {
 
     /// Reads and watches again what is stale. What could not be read stays so.
     pub(super) async fn read(&mut self) -> Result<(), RegistryError> {
-        if self.stale.contains(&Place::Root) {
-            self.read_root().await?;
-            self.stale.remove(&Place::Root);
+        loop {
+            let is_root = self.stale.contains(&Place::Root);
+            let names = self.stale.iter().filter_map(|place| match place {
+                Place::Folder(name) => Some(name.clone()),
+                _ => None,
+            });
+            let names: Vec<_> = names.collect();
+            if !is_root && names.is_empty() {
+                return self.read_nodes().await;
+            }
+            // Both at once: on a long way to the servers, it is the answers in a row that take time.
+            let (ensemble, session, root) = (&self.ensemble, &*self.session, &*self.root);
+            let listed =
+                OptionFuture::from(is_root.then(|| list_root(ensemble, session, at(root))));
+            let folders = names.iter().map(|name| async move {
+                let path = format!("{root}/{name}");
+                list_folder(ensemble, session, &path).await
+            });
+            let (listed, folders) = join(listed, join_all(folders)).await;
+            if let Some(listed) = listed {
+                self.take_root(listed?);
+            }
+            for (name, listed) in names.into_iter().zip(folders) {
+                match listed? {
+                    Some(listed) => self.take_folder(&name, listed),
+                    // It may have come before the root was read: its watch would not tell.
+                    None if is_root && self.folders.contains_key(&name) => continue,
+                    // The root's watch tells when it is back.
+                    None => drop(self.folders.remove(&name)),
+                }
+                self.stale.remove(&Place::Folder(name));
+            }
         }
-        let folders = self.stale.iter().filter_map(|place| match place {
-            Place::Folder(name) => Some(name.clone()),
-            _ => None,
-        });
-        for name in folders.collect::<Vec<_>>() {
-            self.read_folder(&name).await?;
-            self.stale.remove(&Place::Folder(name));
-        }
-        self.read_nodes().await
     }
 
-    async fn read_root(&mut self) -> Result<(), RegistryError> {
-        let path = at(&self.root);
-        let (names, changed, watcher) = loop {
-            let read = self.session.get_and_watch_children(path);
-            match self.ensemble.ask(&self.session, read).await? {
-                Ok((names, stat, watcher)) => break (names, Some(stat.pzxid), watcher),
-                Err(Error::NoNode) => {}
-                Err(error) => return Err(self.ensemble.error(error)),
-            }
-            let look = self.session.check_and_watch_stat(path);
-            let looked = self.ensemble.ask(&self.session, look).await?;
-            let (found, watcher) = looked.map_err(|error| self.ensemble.error(error))?;
-            // Otherwise it was made in between.
-            if found.is_none() {
-                break (Vec::new(), None, watcher);
-            }
-        };
-        self.changed = changed;
-        self.watch(Place::Root, watcher);
-        let names = spellings(names, &self.service);
+    fn take_root(&mut self, listed: Listed<Option<i64>>) {
+        self.changed = listed.changed;
+        self.watch(Place::Root, listed.watcher);
+        self.stale.remove(&Place::Root);
+        let names = spellings(listed.names, &self.service);
         self.folders.retain(|name, _| names.contains(name));
         for name in names {
             if !self.folders.contains_key(&name) {
@@ -148,26 +154,14 @@ impl Tree {
                 self.stale.insert(Place::Folder(name));
             }
         }
-        Ok(())
     }
 
-    async fn read_folder(&mut self, name: &str) -> Result<(), RegistryError> {
-        let path = format!("{}/{name}", self.root);
-        let read = self.session.get_and_watch_children(&path);
-        let (ids, stat, watcher) = match self.ensemble.ask(&self.session, read).await? {
-            Ok(read) => read,
-            Err(Error::NoNode) => {
-                // The root's watch tells when it is back.
-                self.folders.remove(name);
-                return Ok(());
-            }
-            Err(error) => return Err(self.ensemble.error(error)),
-        };
+    fn take_folder(&mut self, name: &str, listed: Listed<i64>) {
         let Some(folder) = self.folders.get_mut(name) else {
-            return Ok(());
+            return;
         };
-        folder.changed = stat.pzxid;
-        let ids = BTreeSet::from_iter(ids);
+        folder.changed = listed.changed;
+        let ids = BTreeSet::from_iter(listed.names);
         folder.instances.retain(|id, _| ids.contains(id));
         for id in ids {
             if !folder.instances.contains_key(&id) {
@@ -176,8 +170,7 @@ impl Tree {
                 self.stale.insert(Place::Node { folder, id });
             }
         }
-        self.watch(Place::Folder(name.to_owned()), watcher);
-        Ok(())
+        self.watch(Place::Folder(name.to_owned()), listed.watcher);
     }
 
     async fn read_nodes(&mut self) -> Result<(), RegistryError> {
