@@ -546,7 +546,10 @@ fn the_schemes_say_what_they_cannot_do() {
     for (url, said) in [
         ("zookeeper+https://h", "zookeeper is asked without TLS"),
         ("zookeeper://me@h", "`…@h`: the user has no password"),
-        ("zookeeper://h?x=y", "`zookeeper://h`: after its ? goes base=…"),
+        (
+            "zookeeper://h?x=y",
+            "`zookeeper://h`: after its ? goes base=…",
+        ),
         ("zookeeper://", "write it as HOST:PORT"),
         ("kubernetes:", "KUBERNETES_SERVICE_HOST is not set"),
         ("kubernetes://me:s3cret@h", "`…@h`: it knows no users"),
