@@ -300,7 +300,7 @@ async fn what_the_guard_holds_is_shown_with_the_reason() {
     tokio::task::spawn_blocking(move || {
         let mut watching = Watching::start(&["watch", &url, "orders"]);
         watching.until("orders version 2, fresh: 1 called, 3 held, 0 not called");
-        let line = watching.until("~ d ");
+        let line = watching.until(" d 10.0.0.1:80");
         assert!(
             line.contains("gone: held by the guard: the registry no longer names it"),
             "{line}"
