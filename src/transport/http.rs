@@ -20,6 +20,7 @@ mod replay;
 mod rules;
 
 pub use attempt::Attempt;
+#[cfg(feature = "tonic")]
 pub(crate) use attempt::PREVIOUS_ATTEMPTS;
 pub use cut::CutBody;
 pub use held::HeldBody;
