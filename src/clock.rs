@@ -103,7 +103,7 @@ pin_project! {
 impl Timer {
     /// Has a box ready for one more timer on this thread.
     pub(crate) fn prepare() {
-        leave(TimerBox::default());
+        leave(Box::pin(None));
     }
 
     /// Waits until `at`, or until the moment that it was first given since it was [stopped](Self::stop).
@@ -150,7 +150,7 @@ fn poll_sleep(sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
 /// A timer for the moment `at`, which another has left if there is one.
 fn take(at: Instant) -> TimerBox {
     let left = BOXES.try_with(|boxes| boxes.borrow_mut().pop());
-    let mut timer = left.ok().flatten().unwrap_or_default();
+    let mut timer = left.ok().flatten().unwrap_or_else(|| Box::pin(None));
     let runtime = Handle::current().id();
     let at_most = tokio::time::Instant::from_std(at);
     match timer.as_mut().as_pin_mut() {
