@@ -87,16 +87,16 @@ impl RetryBudget {
         }
     }
 
-    /// Counts a call as under way for as long as this is kept.
+    /// Counts a call as under way for as long as this is kept, where the budget counts those.
     #[inline(always)]
-    pub(crate) fn begin(&self) -> Underway {
-        Underway(match &self.form {
+    pub(crate) fn begin(&self) -> Option<Underway> {
+        match &self.form {
             Form::InFlight(budget) if self.counts_calls => {
                 budget.begin();
-                Some(Arc::clone(budget))
+                Some(Underway(Arc::clone(budget)))
             }
             _ => None,
-        })
+        }
     }
 
     /// Counts a first attempt that the peer saw.
@@ -129,14 +129,11 @@ impl Default for RetryBudget {
 
 /// A call under way, where that is what the budget counts.
 #[derive(Debug)]
-pub(crate) struct Underway(Option<Arc<InFlight>>);
+pub(crate) struct Underway(Arc<InFlight>);
 
 impl Drop for Underway {
-    #[inline]
     fn drop(&mut self) {
-        if let Some(budget) = &self.0 {
-            budget.end();
-        }
+        self.0.end();
     }
 }
 

@@ -124,6 +124,7 @@ mod model;
 pub mod observe;
 pub mod registries;
 pub mod rng;
+mod seldom;
 mod slots;
 pub mod transport;
 

@@ -26,10 +26,10 @@ impl Account {
         }
     }
 
-    /// Counts a call as under way for as long as this is kept.
+    /// Counts a call as under way for as long as this is kept, where the budget counts those.
     #[inline(always)]
     pub(crate) fn begin(&self) -> Option<Underway> {
-        self.budget.as_ref().map(RetryBudget::begin)
+        self.budget.as_ref().and_then(RetryBudget::begin)
     }
 
     /// Counts a first attempt that the peer saw.

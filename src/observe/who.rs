@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use super::Observer;
 use crate::error::Rejected;
+use crate::seldom::Seldom;
 
 /// Whose calls these are, and who is told of them. Nobody and nothing costs a call nothing.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Who(Option<Arc<Known>>);
+pub(crate) struct Who(Seldom<Arc<Known>>);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {

@@ -1,7 +1,7 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::sync::{AtomicU64, Ordering::Relaxed, lane, lanes};
+use super::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed, lane, lanes};
 use crate::algo::lanes::{Lanes, SHARED};
 use crate::algo::tick::{self, Moment};
 
@@ -51,25 +51,26 @@ impl Budget {
             mine.window.add_if(self.second(now.at), || true);
             return;
         }
-        let second = if mine.tick.load(Relaxed) == now.tick {
-            mine.second.load(Relaxed)
+        let slot = if mine.tick.load(Relaxed) == now.tick {
+            mine.slot.load(Relaxed)
         } else {
             self.enter(mine, now)
         };
-        mine.window.add_alone(second);
+        mine.window.add_alone(slot);
     }
 
-    /// The second in which `now` lies, remembered by the lane if all of the tick lies in it.
+    /// The slot of the second in which `now` lies, remembered by the lane if all of the tick lies in it.
     #[cold]
-    fn enter(&self, mine: &Lane, now: Moment) -> u64 {
+    fn enter(&self, mine: &Lane, now: Moment) -> usize {
         let Moment { at, tick } = now;
         let second = self.second(at);
+        let slot = mine.window.enter_alone(second);
         let ends = [tick::begin(tick), tick::begin(tick + 1) - 1];
         if ends.map(|end| self.second_of(end)) == [second; 2] {
-            mine.second.store(second, Relaxed);
+            mine.slot.store(slot, Relaxed);
             mine.tick.store(tick, Relaxed);
         }
-        second
+        slot
     }
 
     /// Takes a retry out, if the budget has one left.
@@ -110,7 +111,7 @@ impl Budget {
 struct Lane {
     window: Window,
     tick: AtomicU64,
-    second: AtomicU64,
+    slot: AtomicUsize,
 }
 
 /// How many there were in each of the last ten seconds. Each slot holds the number of its second in the upper half
@@ -130,11 +131,19 @@ impl Window {
             .is_ok()
     }
 
-    /// Where no other thread changes the slot.
-    #[inline(always)]
-    fn add_alone(&self, second: u64) {
+    /// The slot of `second`, where no other thread changes it.
+    fn enter_alone(&self, second: u64) -> usize {
         let slot = self.slot(second);
-        slot.store(slot.load(Relaxed).max(second << 32) + 1, Relaxed);
+        slot.store(slot.load(Relaxed).max(second << 32), Relaxed);
+        (second % SECONDS) as usize
+    }
+
+    /// Counts in a slot that was entered.
+    #[inline(always)]
+    fn add_alone(&self, slot: usize) {
+        if let Some(slot) = self.0.get(slot) {
+            slot.store(slot.load(Relaxed) + 1, Relaxed);
+        }
     }
 
     fn take_back(&self, second: u64) {

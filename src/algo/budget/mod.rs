@@ -31,7 +31,7 @@ pub use counts::Budget;
 pub use in_flight::InFlight;
 
 mod sync {
-    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+    pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     pub(super) use crate::algo::lanes::{lane, lanes};
 }

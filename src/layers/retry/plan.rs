@@ -13,6 +13,7 @@ use crate::clock::{self, Sleep};
 use crate::deadline::{Deadline, poll_ready_in_time};
 use crate::observe::Event;
 use crate::rng::ThreadRng;
+use crate::seldom::Seldom;
 
 pub(super) type BoxAgain<S, Req> =
     Box<Again<S, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>;
@@ -58,13 +59,16 @@ impl<S, Res, E> Again<S, Res, E> {
 }
 
 /// What further attempts need.
-pub(super) struct Plan<S, Req, R> {
+pub(super) struct Plan<S: Service<Req>, Req, R> {
     shared: Share<Shared<S, R>>,
     /// `None` if it was sent itself: no attempt can follow.
     request: Option<Req>,
     /// When the last attempt may begin.
     latest: Option<Instant>,
-    _underway: Option<Underway>,
+    _underway: Seldom<Underway>,
+    /// `None` until the first attempt has ended. In a box, for most calls need none, and the layers around move what is
+    /// here.
+    pub(super) again: Seldom<BoxAgain<S, Req>>,
 }
 
 impl<S, Req, R> Plan<S, Req, R>
@@ -78,30 +82,27 @@ where
         let latest = |limit| clock::after(clock::begin().at, limit);
         Self {
             latest: settings.limit.map(latest),
-            _underway: settings.account.begin(),
+            _underway: Seldom::new(settings.account.begin()),
             shared,
             request,
+            again: Seldom::new(None),
         }
     }
 
-    /// What goes to the caller, `result` or what was kept; `None` if `again` has the wait for another attempt.
+    /// What goes to the caller, `result` or what was kept; `None` if there is to be another attempt.
     ///
     /// A first attempt pays into the budget here and not when it is made: a peer that never saw it, because a layer
     /// inside refused it, shall not be sent retries for it.
     #[inline(always)]
-    pub(super) fn another(
-        &mut self,
-        result: CallResult<S, Req>,
-        again: &mut Option<BoxAgain<S, Req>>,
-    ) -> Option<CallResult<S, Req>> {
+    pub(super) fn another(&mut self, result: CallResult<S, Req>) -> Option<CallResult<S, Req>> {
         let policy = &self.shared.policy;
         if matches!(&result, Err(error) if policy.rules.is_refusal(error)) {
-            return Some(match again.take() {
+            return Some(match self.again.take() {
                 Some(again) => again.give_up(),
                 None => result,
             });
         }
-        match &mut *again {
+        match &mut *self.again {
             // Over is over: its place in the budget is free for the next.
             Some(again) => again.token = None,
             None => policy.settings.account.deposit(clock::end()),
@@ -111,23 +112,22 @@ where
         };
         match policy.rules.decide(request, result.as_ref()) {
             Decision::Done => Some(result),
-            decision => self.retry(result, decision, again),
+            decision => self.retry(result, decision),
         }
     }
 
     #[cold]
     fn retry(
-        &self,
+        &mut self,
         kept: CallResult<S, Req>,
         decision: Decision,
-        again: &mut Option<BoxAgain<S, Req>>,
     ) -> Option<CallResult<S, Req>> {
-        let mut so_far = again.as_ref().map_or(FIRST, |again| again.so_far);
+        let mut so_far = self.again.as_ref().map_or(FIRST, |again| again.so_far);
         let Some((wait, token)) = self.wait(decision, &mut so_far) else {
             return Some(kept);
         };
         let wait = Some(Box::pin(clock::sleep(wait)));
-        match again {
+        match &mut *self.again {
             Some(again) => {
                 again.kept = kept;
                 again.token = token;
@@ -136,7 +136,7 @@ where
                 again.so_far = so_far;
             }
             None => {
-                *again = Some(Box::new(Again {
+                *self.again = Some(Box::new(Again {
                     inner: self.shared.inner(),
                     kept,
                     token,
@@ -167,21 +167,36 @@ where
         Some((wait, paid))
     }
 
-    /// The request to send, once the inner service is ready; `None` if it failed or it is too late.
-    pub(super) fn poll_ready(
+    /// After an attempt has ended: the next one, or what was kept if the inner service failed or it is too late.
+    #[cold]
+    pub(super) fn poll_next(
         &mut self,
-        again: &mut Again<S, S::Response, S::Error>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Req>> {
+    ) -> Poll<Result<S::Future, CallResult<S, Req>>> {
+        let again = self.again.as_mut().expect("an attempt has ended");
+        if let Some(wait) = &mut again.wait {
+            ready!(wait.as_mut().poll(cx));
+            again.wait = None;
+        }
         let by = Deadline::earliest(self.latest.map(|latest| latest + TIMER));
         let timer = &mut again.deadline;
         let ready = ready!(poll_ready_in_time(&mut again.inner, by, timer, cx));
         let attempt = again.so_far.attempt;
-        Poll::Ready(if ready {
+        let request = if ready {
             self.take_request(attempt)
         } else {
             None
-        })
+        };
+        let mut again = self.again.take().expect("an attempt has ended");
+        let Some(request) = request else {
+            return Poll::Ready(Err(again.kept));
+        };
+        if let Some(token) = &mut again.token {
+            token.spent = true;
+        }
+        let next = again.inner.call(request);
+        *self.again = Some(again);
+        Poll::Ready(Ok(next))
     }
 
     /// A copy of the request, or itself where this is the last attempt.
