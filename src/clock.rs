@@ -48,8 +48,8 @@ impl Drop for Begun {
 }
 
 /// Polls what a call waits for. If that is over, [`end`] says when.
-#[inline]
-pub(crate) fn poll<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+#[inline(always)]
+pub(crate) fn poll<T>(poll: impl FnOnce() -> T) -> T {
     ENDED.set(None);
     poll()
 }
@@ -59,6 +59,16 @@ pub(crate) fn poll<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
 pub(crate) fn end() -> Moment {
     ENDED.get().unwrap_or_else(|| {
         let ended = Moment::of(now());
+        ENDED.set(Some(ended));
+        ended
+    })
+}
+
+/// As [`end`], for a call that ended at `at`, unless somebody knows it better.
+#[inline]
+pub(crate) fn end_at(at: Instant) -> Moment {
+    ENDED.get().unwrap_or_else(|| {
+        let ended = Moment::of(at);
         ENDED.set(Some(ended));
         ended
     })
@@ -192,8 +202,14 @@ fn leave(mut timer: TimerBox) {
 /// `at + wait`. A wait of more than about 30 years counts as that, so that the clock can hold its end.
 #[inline]
 pub fn after(at: Instant, wait: Duration) -> Instant {
+    // In seconds, for that is one comparison.
     const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
-    at.checked_add(wait.min(FAR)).unwrap_or(at)
+    let wait = if wait.as_secs() < FAR.as_secs() {
+        wait
+    } else {
+        FAR
+    };
+    at.checked_add(wait).unwrap_or(at)
 }
 
 /// The calendar, for dates that peers send and for files. It may jump.

@@ -125,6 +125,7 @@ pub mod observe;
 pub mod registries;
 pub mod rng;
 mod seldom;
+mod slab;
 mod slots;
 pub mod transport;
 

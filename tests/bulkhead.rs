@@ -66,6 +66,33 @@ async fn all_services_of_one_handle_share_its_slots() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn slots_that_outlive_their_bulkhead_free_none_of_another() {
+    let gone = Bulkhead::new("orders", 1000);
+    // Some of these, given back, stay where they were taken.
+    let held: Vec<_> = (0..100).map(|_| gone.acquire()).collect();
+    let mut permits = Vec::new();
+    for permit in held {
+        permits.push(permit.await.unwrap());
+    }
+    drop(gone);
+    let next = Bulkhead::new("orders", 1);
+    let slot = next.acquire().await.unwrap();
+    drop(permits);
+    assert_eq!(next.in_flight(), 1);
+    next.acquire().await.unwrap_err();
+    drop(slot);
+    // And what they have left is as good as new.
+    for limit in [1, 2, 1000, 3] {
+        let another = Bulkhead::new("orders", limit);
+        let slots: Vec<_> = (0..limit).map(|_| another.acquire()).collect();
+        another.acquire().await.unwrap_err();
+        assert_eq!(another.in_flight(), limit);
+        drop(slots);
+        assert_eq!(another.in_flight(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_queue_is_bounded_in_length_and_in_time() {
     let bulkhead = Bulkhead::new("orders", 1).queue(1, 2 * SECOND);
     let mut service = bulkhead.layer().layer(worker());

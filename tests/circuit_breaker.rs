@@ -25,6 +25,8 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 enum Ask {
     Answer,
     AnswerIn(Duration),
+    /// Takes so long without waiting for anything.
+    Work(Duration),
     Fail,
     Panic,
     Hang,
@@ -38,6 +40,12 @@ fn peer() -> Peer {
             Ask::Answer => Ok(()),
             Ask::AnswerIn(time) => {
                 clock::sleep(time).await;
+                Ok(())
+            }
+            Ask::Work(time) => {
+                // It moves the clock at once.
+                let mut work = task::spawn(tokio::time::advance(time));
+                assert_pending!(work.poll());
                 Ok(())
             }
             Ask::Fail => Err("connection reset".into()),
@@ -668,6 +676,63 @@ async fn slow_calls_open_it() {
     call(&service, Ask::AnswerIn(slow)).await.unwrap();
     assert_eq!(breaker.state(), State::Open);
     assert_eq!(breaker.figures().slow_rate, Some(0.5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_keeps_its_thread_busy_is_slow_though_nobody_waited_for_it() {
+    let settings = Settings::default().slow_calls(SECOND, 1.0);
+    let (breaker, service) = breaker(settings);
+    assert_ready_ok!(task::spawn(call(&service, Ask::Work(SECOND))).poll());
+    assert_eq!(breaker.figures().calls.slow, 0);
+    assert_ready_ok!(task::spawn(call(&service, Ask::Work(2 * SECOND))).poll());
+    assert_eq!(breaker.figures().calls.slow, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_that_nobody_waited_for_is_forgotten_with_the_others_of_its_time() {
+    let (breaker, service) = breaker(Settings::default().time_window(10 * SECOND));
+    call(&service, Ask::Answer).await.unwrap();
+    // As long as it took, it ended as it began.
+    assert_ready_ok!(task::spawn(call(&service, Ask::Work(4 * SECOND))).poll());
+    assert_eq!(breaker.figures().calls.calls, 2);
+    clock::sleep(7 * SECOND).await;
+    call(&service, Ask::AnswerIn(SECOND)).await.unwrap();
+    assert_eq!(breaker.figures().calls.calls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_outlive_their_breaker_count_in_no_other() {
+    let (gone, service) = breaker(brittle());
+    let asks = [Ask::Fail, Ask::Fail, Ask::Hang];
+    let calls = asks.map(|ask| task::spawn(service.clone().call(ask)));
+    let under_way = [gone.try_acquire().unwrap(), gone.try_acquire().unwrap()];
+    let log = Log::default();
+    let gone = gone.observe(log.clone());
+    drop((gone, service));
+    let (next, _service) = breaker(brittle());
+    for mut call in calls {
+        drop(call.poll());
+    }
+    for permit in under_way {
+        permit.record(Outcome::Failure);
+    }
+    assert_eq!(next.figures().calls.calls, 0);
+    assert_eq!(next.state(), State::Closed);
+    assert!(log.lines().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_goes_with_the_last_handle_whatever_is_under_way() {
+    let heard = Arc::new(());
+    struct Listens(#[allow(dead_code)] Arc<()>);
+    impl Observe for Listens {
+        fn on_event(&self, _: &Event<'_>) {}
+    }
+    let breaker = CircuitBreaker::new("orders", brittle()).observe(Listens(Arc::clone(&heard)));
+    let permit = breaker.try_acquire().unwrap();
+    drop(breaker);
+    assert_eq!(Arc::strong_count(&heard), 1);
+    drop(permit);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,9 @@
 //! What a module may use follows one order; this reads the sources and holds it.
 //!
-//! `algo → error · classify · deadline · clock · observe · rng · budget · seldom → slots · admitted · keyed → layers → discovery →
-//! registries, balance → client → transport`: a room uses its own and what stands to the left of it. `algo` is std only, a
-//! layer never uses another layer, `registries` and `balance` do not know each other. Tests at the end of a file are free.
+//! `algo → error · classify · deadline · clock · observe · rng · budget · seldom · slab → slots · admitted · keyed → layers →
+//! discovery → registries, balance → client → transport`: a room uses its own and what stands to the left of it. `algo` is
+//! std only, a layer never uses another layer, `registries` and `balance` do not know each other. Tests at the end of a file
+//! are free.
 #![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::fs;
@@ -335,7 +336,7 @@ const ORDER: [&[&str]; 9] = [
     &["model"],
     &["algo"],
     &[
-        "error", "classify", "deadline", "clock", "observe", "rng", "budget", "seldom",
+        "error", "classify", "deadline", "clock", "observe", "rng", "budget", "seldom", "slab",
     ],
     &["slots", "admitted", "keyed"],
     &["layers"],

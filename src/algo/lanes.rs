@@ -50,12 +50,6 @@ impl<T> Spread<T> {
     pub(crate) fn share(&self) -> Share<T> {
         self.shares[lane()].clone()
     }
-
-    /// Whether there is a clone or a share of it.
-    pub(crate) fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.shares) > 1
-            || self.shares.iter().any(|it| Arc::strong_count(&it.0) > 1)
-    }
 }
 
 impl<T> Clone for Spread<T> {
@@ -136,10 +130,10 @@ struct Apart<T>(T);
 pub(crate) const SHARED: usize = 0;
 
 /// The current thread's lane.
-#[inline]
+#[inline(always)]
 pub(crate) fn lane() -> usize {
     match LANE.get() {
-        NONE => take_lane(),
+        SHARED => take_lane(),
         lane => lane,
     }
 }
@@ -147,15 +141,13 @@ pub(crate) fn lane() -> usize {
 #[cold]
 fn take_lane() -> usize {
     // A thread that is about to end has no use for one.
-    let lane = LEASE
-        .try_with(|lease| {
-            let lane = all().free().pop().unwrap_or(SHARED);
-            lease.0.set(lane);
-            lane
-        })
-        .unwrap_or(SHARED);
-    LANE.set(lane);
-    lane
+    let lane = LEASE.try_with(|lease| {
+        if !lease.asked.replace(true) {
+            LANE.set(all().free().pop().unwrap_or(SHARED));
+        }
+        LANE.get()
+    });
+    lane.unwrap_or(SHARED)
 }
 
 /// How many lanes there are.
@@ -189,12 +181,14 @@ fn all() -> &'static All {
 }
 
 /// A thread's right to its lane, given back when the thread ends.
-struct Lease(Cell<usize>);
+struct Lease {
+    /// Whether it asked for one. Who comes too late shares for good.
+    asked: Cell<bool>,
+}
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        LANE.set(SHARED);
-        let lane = self.0.get();
+        let lane = LANE.replace(SHARED);
         if lane != SHARED {
             all().free().push(lane);
         }
@@ -202,11 +196,9 @@ impl Drop for Lease {
 }
 
 thread_local! {
-    static LANE: Cell<usize> = const { Cell::new(NONE) };
-    static LEASE: Lease = const { Lease(Cell::new(SHARED)) };
+    static LANE: Cell<usize> = const { Cell::new(SHARED) };
+    static LEASE: Lease = const { Lease { asked: Cell::new(false) } };
 }
-
-const NONE: usize = usize::MAX;
 
 /// Beyond this, more lanes cost more memory and more to add up than they save.
 const MOST: usize = 64;
@@ -243,12 +235,8 @@ mod tests {
     fn a_share_keeps_the_value_and_the_last_one_drops_it() {
         let value = Arc::new(());
         let spread = Spread::new(Arc::clone(&value));
-        assert!(!spread.is_shared());
-        let clone = spread.clone();
-        assert!(clone.is_shared());
-        drop(clone);
+        drop(spread.clone());
         let share = spread.share();
-        assert!(spread.is_shared());
         drop(spread);
         assert_eq!(Arc::strong_count(&*share), 2);
         drop(share);

@@ -1,18 +1,20 @@
 use std::fmt;
+use std::mem;
 
 use super::line::Order;
 use super::place::{Place, Waiter};
-use super::shared::{Shared, TOP};
+use super::shared::{Lane, Shared, TOP};
 use super::shares::Shares;
-use super::sync::Arc;
-use crate::algo::lanes::{Share, Spread};
+use super::slab;
+use super::sync::{Arc, lane};
 use crate::clock;
 use crate::error::Reason;
+use crate::slab::{Loan, Owner};
 
 /// A number of slots and the line in front of them. Clones share both.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
-    shared: Spread<Shared>,
+    shared: Owner<&'static Shared, Shared>,
     partition: usize,
 }
 
@@ -28,13 +30,17 @@ impl Slots {
     pub(crate) const TOP: u8 = TOP;
 
     pub(crate) fn new(limit: usize) -> Self {
-        Self::shared_out(limit, Shares::default())
+        Self::shared_out(limit, &[])
     }
 
     /// Slots of which each partition has a share. This handle takes from what they leave.
-    pub(crate) fn shared_out(limit: usize, shares: Shares) -> Self {
+    pub(crate) fn shared_out(limit: usize, shares: &[f64]) -> Self {
+        let begin = |shared: &'static Shared| {
+            shared.begin(limit, shares);
+            shared
+        };
         Self {
-            shared: Spread::new(Shared::new(limit, shares)),
+            shared: slab().own(Shared::new, begin),
             partition: Shares::REST,
         }
     }
@@ -77,8 +83,10 @@ impl Slots {
 
     #[inline(always)]
     pub(crate) fn try_take(&self, level: u8) -> Option<Permit> {
-        let taken = level == TOP && self.shared.take_kept();
-        (taken || self.shared.take(self.partition, level)).then(|| self.permit())
+        let lane = lane();
+        let mine = self.shared.lanes.at(lane);
+        let taken = level == TOP && mine.take();
+        (taken || self.shared.take(self.partition, level)).then(|| self.permit_in(mine, lane))
     }
 
     /// A slot if there is one, else a place in the line unless that is `full` with so many; then one of a lower level
@@ -129,14 +137,21 @@ impl Slots {
 
     /// Wakes whom a higher limit has room for.
     pub(crate) fn wake(&self) {
-        let shared = &*self.shared;
+        let shared = *self.shared;
         shared.hand_on(shared.lock());
     }
 
-    #[inline(always)]
+    /// For a slot that was taken.
     pub(super) fn permit(&self) -> Permit {
+        let lane = lane();
+        self.permit_in(self.shared.lanes.at(lane), lane)
+    }
+
+    #[inline(always)]
+    fn permit_in(&self, mine: &Lane, lane: usize) -> Permit {
+        mine.loans.begin(lane);
         Permit {
-            shared: self.shared.share(),
+            loan: self.shared.lend(),
             partition: self.partition,
         }
     }
@@ -148,7 +163,7 @@ impl Slots {
         self.shared.unlock(line);
         // Out of the line, its turn is final.
         if !waited && waiter.holds_a_slot() {
-            self.shared.give_back(self.partition);
+            drop(self.permit());
         }
     }
 }
@@ -158,15 +173,39 @@ impl Slots {
 /// It may outlive the call: keep it with a response whose body is still being read.
 #[must_use = "the slot is given back when this is dropped"]
 pub struct Permit {
-    shared: Share<Shared>,
+    loan: Loan<&'static Shared, Shared>,
     partition: usize,
 }
 
-impl Drop for Permit {
-    #[inline]
-    fn drop(&mut self) {
-        self.shared.give_back(self.partition);
+impl Permit {
+    /// Gives the slot back, as its drop does. In line, where that is a call: this is how most of them end.
+    #[inline(always)]
+    pub(crate) fn end(self) {
+        let (loan, partition) = (self.loan, self.partition);
+        mem::forget(self);
+        give_back(loan, partition);
     }
+}
+
+impl Drop for Permit {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // By value, so that what holds a permit need not be kept in memory for its drop.
+        dropped(self.loan, self.partition);
+    }
+}
+
+#[inline(never)]
+fn dropped(loan: Loan<&'static Shared, Shared>, partition: usize) {
+    give_back(loan, partition);
+}
+
+#[inline(always)]
+fn give_back(loan: Loan<&'static Shared, Shared>, partition: usize) {
+    let (shared, lane) = (loan.state(), lane());
+    let mine = shared.lanes.at(lane);
+    shared.give_back(partition, mine);
+    mine.loans.end(lane);
 }
 
 impl fmt::Debug for Permit {

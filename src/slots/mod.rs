@@ -18,6 +18,14 @@ pub use line::Order;
 pub(crate) use shares::Shares;
 pub(crate) use wait::Wait;
 
+use self::shared::Shared;
+use crate::slab::Slab;
+
+fn slab() -> &'static Slab<&'static Shared, Shared> {
+    static SLAB: Slab<&'static Shared, Shared> = Slab::new();
+    &SLAB
+}
+
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(super) use std::sync::{Arc, Mutex, MutexGuard};

@@ -7,9 +7,10 @@ use loom::thread;
 
 use self::counter::{Admission, Permit, Slots};
 use self::place::Place;
-use self::shares::Shares;
+use self::shared::Shared;
 use crate::error::Reason;
 use crate::model::{check, take_lane};
+use crate::slab::Slab;
 
 mod sync {
     pub(super) use loom::sync::atomic::Ordering;
@@ -36,6 +37,11 @@ mod shares;
 #[path = "turns.rs"]
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 mod turns;
+
+/// What one run leaves is of no use to the next.
+fn slab() -> &'static Slab<&'static Shared, Shared> {
+    Box::leak(Box::new(Slab::new()))
+}
 
 #[test]
 fn whoever_waits_is_woken_however_a_slot_comes_free() {
@@ -123,7 +129,7 @@ fn one_who_gives_way_may_give_up_or_be_granted_a_slot_meanwhile() {
 #[test]
 fn a_partition_gets_its_share_and_no_more_however_others_borrow() {
     check(|| {
-        let slots = Slots::shared_out(2, Shares::new([0.5, 0.5]));
+        let slots = Slots::shared_out(2, &[0.5, 0.5]);
         let take = |partition| {
             let slots = slots.of(partition);
             move || [slots.try_take(Slots::TOP), slots.try_take(Slots::TOP)]

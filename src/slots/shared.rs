@@ -2,9 +2,10 @@ use std::sync::PoisonError;
 
 use super::line::Line;
 use super::shares::Shares;
-use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lane, lanes};
+use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lanes};
 use crate::algo::lanes::Lanes;
 use crate::clock;
+use crate::slab::{Lend, Loans};
 
 /// The count of the slots, and those who wait.
 ///
@@ -23,19 +24,43 @@ pub(super) struct Shared {
     /// Written under the lock. A call that races with a change may still see the old one: it came first.
     limit: AtomicUsize,
     line: Mutex<Line>,
-    /// The slots that calls gave back to a lane, for the next call there, plus `ROOM` for each that it may keep.
-    lanes: Lanes<AtomicU64>,
+    pub(super) lanes: Lanes<Lane>,
+}
+
+/// What a thread counts for itself.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// The slots that calls gave back here, for the next call, plus `ROOM` for each that may be kept.
+    kept: AtomicU64,
+    pub(super) loans: Loans,
+}
+
+impl Lend for Shared {
+    fn loans(&self) -> impl Iterator<Item = &Loans> {
+        self.lanes.iter().map(|lane| &lane.loans)
+    }
 }
 
 impl Shared {
-    pub(super) fn new(limit: usize, shares: Shares) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             word: AtomicU64::new(0),
-            shares,
-            limit: AtomicUsize::new(limit),
+            shares: Shares::default(),
+            limit: AtomicUsize::new(0),
             line: Mutex::new(Line::default()),
-            lanes: Lanes::new(lanes(), || AtomicU64::new(0)),
+            lanes: Lanes::new(lanes(), Lane::new),
         }
+    }
+
+    /// Slots of which none is taken, whoever had them before.
+    pub(super) fn begin(&self, limit: usize, shares: &[f64]) {
+        *self.lock() = Line::default();
+        for lane in self.lanes.iter() {
+            lane.kept.store(0, Ordering::Relaxed);
+        }
+        self.word.store(0, Ordering::Relaxed);
+        self.limit.store(limit, Ordering::Relaxed);
+        self.shares.set(shares);
     }
 
     #[inline]
@@ -56,7 +81,7 @@ impl Shared {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        let kept = |lane: &AtomicU64| (lane.load(Ordering::Relaxed) % ROOM) as usize;
+        let kept = |lane: &Lane| (lane.kept.load(Ordering::Relaxed) % ROOM) as usize;
         let taken = self.taken(self.word.load(Ordering::Relaxed));
         taken.saturating_sub(self.lanes.iter().map(kept).sum())
     }
@@ -119,23 +144,9 @@ impl Shared {
         takes(before.unwrap_or_else(|word| word))
     }
 
-    /// A slot that this thread's lane keeps.
     #[inline(always)]
-    pub(super) fn take_kept(&self) -> bool {
-        let next = |kept: u64| (kept % ROOM > 0).then(|| kept - 1);
-        let mine = self.lanes.at(lane());
-        mine.fetch_update(Ordering::AcqRel, Ordering::Relaxed, next)
-            .is_ok()
-    }
-
-    #[inline(always)]
-    pub(super) fn give_back(&self, partition: usize) {
-        let next = |kept: u64| (kept % ROOM < kept / ROOM).then(|| kept + 1);
-        let mine = self.lanes.at(lane());
-        if mine
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next)
-            .is_err()
-        {
+    pub(super) fn give_back(&self, partition: usize, lane: &Lane) {
+        if !lane.keep() {
             self.give_back_to_all(partition);
         }
     }
@@ -176,7 +187,7 @@ impl Shared {
         if opened.is_ok() {
             let kept = room.min(ROOM - 1) * ROOM;
             let lanes = self.lanes.iter();
-            lanes.for_each(|lane| lane.store(kept, Ordering::Release));
+            lanes.for_each(|lane| lane.kept.store(kept, Ordering::Release));
         }
     }
 
@@ -185,7 +196,7 @@ impl Shared {
         if self.word.load(Ordering::Relaxed) & OPEN == 0 {
             return;
         }
-        let take_back = |lane: &AtomicU64| lane.swap(0, Ordering::AcqRel) % ROOM;
+        let take_back = |lane: &Lane| lane.kept.swap(0, Ordering::AcqRel) % ROOM;
         let kept: u64 = self.lanes.iter().map(take_back).sum();
         let call = self.shares.unit(Shares::REST);
         self.word.fetch_sub(kept * call + OPEN, Ordering::AcqRel);
@@ -223,6 +234,33 @@ impl Shared {
         if line.is_empty() {
             self.word.fetch_and(!WAITING, Ordering::AcqRel);
         }
+    }
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self {
+            kept: AtomicU64::new(0),
+            loans: Loans::default(),
+        }
+    }
+
+    /// Takes a slot that it keeps.
+    #[inline(always)]
+    pub(super) fn take(&self) -> bool {
+        let next = |kept: u64| (kept % ROOM > 0).then(|| kept - 1);
+        self.kept
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next)
+            .is_ok()
+    }
+
+    /// Whether it keeps a slot that comes back.
+    #[inline(always)]
+    fn keep(&self) -> bool {
+        let next = |kept: u64| (kept % ROOM < kept / ROOM).then(|| kept + 1);
+        self.kept
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next)
+            .is_ok()
     }
 }
 

@@ -1,9 +1,15 @@
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// How slots are shared out, and how the calls of each partition are counted in one word, so that one compare-and-swap
 /// decides: equally wide fields above the lowest two bits, the first for whoever is of no partition.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Shares(Arc<[f64]>);
+///
+/// Set before anybody takes a slot.
+#[derive(Debug, Default)]
+pub(crate) struct Shares {
+    partitions: AtomicUsize,
+    /// As bits.
+    each: [AtomicU64; Shares::MOST],
+}
 
 impl Shares {
     /// The partition of those that are of none.
@@ -12,19 +18,29 @@ impl Shares {
     pub(crate) const MOST: usize = 4;
 
     /// Partitions 1, 2, … of these shares of the limit.
-    pub(crate) fn new(shares: impl IntoIterator<Item = f64>) -> Self {
-        Self(shares.into_iter().collect())
+    pub(super) fn set(&self, shares: &[f64]) {
+        self.partitions.store(shares.len(), Relaxed);
+        for (mine, share) in self.each.iter().zip(shares) {
+            mine.store(share.to_bits(), Relaxed);
+        }
+    }
+
+    fn partitions(&self) -> usize {
+        self.partitions.load(Relaxed)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.partitions() == 0
     }
 
     /// How many slots of `limit` the partition has for itself: its share, rounded up, and at least one.
     pub(super) fn of(&self, partition: usize, limit: usize) -> usize {
         match partition.checked_sub(1) {
-            // The product of a decimal share is a hair off: a tenth of 30 is 3.000…4.
-            Some(named) => ((limit as f64 * self.0[named] - 1e-9).ceil() as usize).max(1),
+            Some(named) => {
+                let share = f64::from_bits(self.each[named].load(Relaxed));
+                // The product of a decimal share is a hair off: a tenth of 30 is 3.000…4.
+                ((limit as f64 * share - 1e-9).ceil() as usize).max(1)
+            }
             None => 0,
         }
     }
@@ -47,13 +63,13 @@ impl Shares {
     }
 
     pub(super) fn total(&self, word: u64) -> usize {
-        (0..=self.0.len())
+        (0..=self.partitions())
             .map(|partition| self.count(word, partition))
             .sum()
     }
 
     fn width(&self) -> u32 {
-        62 / (self.0.len() as u32 + 1)
+        62 / (self.partitions() as u32 + 1)
     }
 
     fn mask(&self) -> u64 {

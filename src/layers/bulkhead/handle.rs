@@ -97,7 +97,7 @@ impl Bulkhead {
             all <= 1.0 + 1e-9,
             "the shares are more than 1 together: {shares:?}"
         );
-        self.slots = Slots::shared_out(self.limit(), Shares::new(shares));
+        self.slots = Slots::shared_out(self.limit(), &shares);
         Arc::make_mut(&mut self.settings).partitions = names;
         self
     }

@@ -30,7 +30,7 @@ impl<Res> Hold<Res> for Release {
 
     #[inline(always)]
     fn hold(&self, response: Res, permit: Permit) -> Res {
-        drop(permit);
+        permit.end();
         response
     }
 }

@@ -4,6 +4,7 @@ use super::sync::{AtomicU64, Ordering, lane, lanes};
 use crate::algo::breaker::Breaker;
 use crate::algo::lanes::{Lanes, SHARED};
 use crate::algo::tick::{self, Moment};
+use crate::slab::{Lend, Loans};
 
 /// What a call goes by while the breaker lets every call through, so that it needs no lock: it is admitted, and its
 /// success is counted in a lane as long as successes [decide nothing](Breaker::calm_until).
@@ -18,20 +19,48 @@ pub(super) struct Flow {
     calm_until: AtomicU64,
     /// In nanoseconds.
     slow_call: AtomicU64,
-    /// In each lane how many successes were counted in an epoch, which is in the upper half. Both halves go round.
-    successes: Lanes<AtomicU64>,
+    pub(super) lanes: Lanes<Lane>,
+}
+
+/// What a thread counts for itself.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// How many successes were counted in an epoch, which is in the upper half. Both halves go round.
+    successes: AtomicU64,
+    pub(super) loans: Loans,
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self {
+            successes: AtomicU64::new(0),
+            loans: Loans::default(),
+        }
+    }
+}
+
+impl Lend for Flow {
+    fn loans(&self) -> impl Iterator<Item = &Loans> {
+        self.lanes.iter().map(|lane| &lane.loans)
+    }
 }
 
 impl Flow {
-    pub(super) fn new(breaker: &Breaker, now: Instant) -> Self {
-        let new = Self {
+    pub(super) fn new() -> Self {
+        Self {
             epoch: AtomicU64::new(STOPPED),
             calm_until: AtomicU64::new(0),
             slow_call: AtomicU64::new(0),
-            successes: Lanes::new(lanes(), || AtomicU64::new(0)),
-        };
-        new.set(breaker, now);
-        new
+            lanes: Lanes::new(lanes(), Lane::new),
+        }
+    }
+
+    /// Goes by a new breaker, whose calls are the only ones from now on.
+    pub(super) fn start(&self, breaker: &Breaker, now: Instant) {
+        for lane in self.lanes.iter() {
+            lane.successes.store(0, Ordering::Relaxed);
+        }
+        self.set(breaker, now);
     }
 
     /// Goes by what `breaker` is after a step.
@@ -46,6 +75,19 @@ impl Flow {
         self.epoch.store(epoch, Ordering::Release);
     }
 
+    /// Counts a call that begins.
+    #[inline(always)]
+    pub(super) fn begin(&self) {
+        let lane = lane();
+        self.lanes.at(lane).loans.begin(lane);
+    }
+
+    /// Counts a call that has ended.
+    pub(super) fn end(&self) {
+        let lane = lane();
+        self.lanes.at(lane).loans.end(lane);
+    }
+
     /// The epoch of a call that comes now, if it is let through.
     #[inline(always)]
     pub(super) fn epoch(&self) -> Option<u64> {
@@ -53,7 +95,7 @@ impl Flow {
         (epoch != STOPPED).then_some(epoch)
     }
 
-    /// Counts a success, unless that is up to the breaker.
+    /// Counts a call's end if it is a success that is not up to the breaker.
     #[inline(always)]
     pub(super) fn succeed(&self, epoch: u64, started: Instant, now: Moment) -> bool {
         if self.epoch() != Some(epoch) || !self.is_calm(now) || self.is_slow(started, now.at) {
@@ -67,13 +109,20 @@ impl Flow {
             _ => None,
         };
         let lane = lane();
-        let mine = self.successes.at(lane);
+        let Lane { successes, loans } = self.lanes.at(lane);
         if lane == SHARED {
-            let _ = mine.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        } else if let Some(next) = next(mine.load(Ordering::Relaxed)) {
-            mine.store(next, Ordering::Relaxed);
+            let _ = successes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        } else if let Some(next) = next(successes.load(Ordering::Relaxed)) {
+            successes.store(next, Ordering::Relaxed);
         }
+        loans.end(lane);
         true
+    }
+
+    /// Whether it makes a difference how long a call took.
+    #[inline(always)]
+    pub(super) fn times_calls(&self) -> bool {
+        self.slow_call.load(Ordering::Relaxed) != u64::MAX
     }
 
     #[inline(always)]
@@ -112,8 +161,8 @@ impl Given {
             self.lanes.fill(0);
         }
         let mut more = 0;
-        for (lane, given) in flow.successes.iter().zip(&mut self.lanes) {
-            let word = lane.load(Ordering::Relaxed);
+        for (lane, given) in flow.lanes.iter().zip(&mut self.lanes) {
+            let word = lane.successes.load(Ordering::Relaxed);
             if (word >> 32) as u32 == epoch {
                 more += u64::from((word as u32).wrapping_sub(*given));
                 *given = word as u32;

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
@@ -25,6 +25,8 @@ pin_project! {
             // Before `inner`, so that a cancelled call is counted before what it holds is torn down.
             permit: Option<Permit>,
             classify: C,
+            // Whether it has been waited for.
+            pended: bool,
             #[pin]
             inner: F,
         },
@@ -40,10 +42,12 @@ impl<F: Future, C> CircuitBreakerFuture<F, C> {
                 inner,
                 permit: Some(permit),
                 classify,
+                pended: false,
             },
         }
     }
 
+    #[inline(always)]
     pub(super) fn refused(result: F::Output) -> Self {
         let result = Some(result);
         Self {
@@ -66,14 +70,18 @@ where
             StateProj::Running {
                 permit,
                 classify,
+                pended,
                 inner,
             } => {
                 let panics = Panics(permit);
                 let polled = clock::poll(|| inner.poll(cx));
                 mem::forget(panics);
-                let result = ready!(polled);
+                let Poll::Ready(result) = polled else {
+                    *pended = true;
+                    return Poll::Pending;
+                };
                 let permit = permit.take().expect("polled after completion");
-                permit.record_at(clock::end(), classify.classify(result.as_ref()));
+                permit.end(*pended, classify.classify(result.as_ref()));
                 Poll::Ready(result)
             }
             StateProj::Refused { result } => {

@@ -7,20 +7,21 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::flow::{Flow, Given};
+use super::permit::Claim;
 use super::shared::{Inner, Shared};
 use super::{CircuitBreakerLayer, Permit};
-use crate::algo::breaker::{Breaker, Figures, IllegalChange, Refusal, Settings, State, Ticket};
-use crate::algo::lanes::Spread;
+use crate::algo::breaker::{Breaker, Figures, IllegalChange, Refusal, Settings, State};
 use crate::classify::ErrorsFail;
 use crate::clock;
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
 use crate::rng::ThreadRng;
+use crate::slab::{Owner, Slab};
 
 /// A circuit breaker: the handle that reads and steers it. Clones share its state.
 #[derive(Clone)]
 pub struct CircuitBreaker {
-    shared: Spread<Shared>,
+    shared: Owner<Shared, Flow>,
 }
 
 impl CircuitBreaker {
@@ -28,10 +29,11 @@ impl CircuitBreaker {
     pub fn new(name: impl Into<Arc<str>>, settings: Settings) -> Self {
         let now = clock::now();
         let breaker = Breaker::new(settings, now);
-        Self {
-            shared: Spread::new(Shared {
+        let shared = SLAB.own(Flow::new, |flow| {
+            flow.start(&breaker, now);
+            Shared {
                 name: name.into(),
-                flow: Flow::new(&breaker, now),
+                flow,
                 inner: Mutex::new(Inner {
                     breaker,
                     given: Given::new(),
@@ -39,8 +41,9 @@ impl CircuitBreaker {
                     telling: false,
                 }),
                 changed: Notify::new(),
-            }),
-        }
+            }
+        });
+        Self { shared }
     }
 
     /// Tells `observer` of each change of state and of what opened it, one after the other in their order, and of each
@@ -173,17 +176,19 @@ impl CircuitBreaker {
     /// As `try_acquire`, but tells nobody of a refusal.
     #[inline(always)]
     pub(super) fn acquire(&self, now: Instant) -> Result<Permit, Refusal> {
-        let ticket = match self.shared.flow.epoch() {
-            Some(epoch) => Ticket::of(epoch),
-            None => self
-                .shared
-                .step(now, |breaker| breaker.acquire(now, &mut ThreadRng))?,
+        let epoch = match self.shared.flow.epoch() {
+            Some(epoch) => epoch,
+            None => {
+                let acquire = |breaker: &mut Breaker| breaker.acquire(now, &mut ThreadRng);
+                self.shared.step(now, acquire)?.epoch()
+            }
         };
-        Ok(Permit {
-            ticket: Some(ticket),
+        self.shared.flow.begin();
+        Ok(Permit(Claim {
+            epoch,
             started: now,
-            shared: self.shared.share(),
-        })
+            loan: self.shared.lend(),
+        }))
     }
 
     /// Its state as of its last step, and whether it refuses calls for a while yet.
@@ -193,7 +198,7 @@ impl CircuitBreaker {
 
     /// Whether a call or another handle has it.
     pub(super) fn is_held(&self) -> bool {
-        self.shared.is_shared()
+        self.shared.is_in_use()
     }
 
     pub(super) fn refusal(&self) -> Option<Refusal> {
@@ -244,3 +249,5 @@ impl fmt::Debug for CircuitBreaker {
             .finish_non_exhaustive()
     }
 }
+
+static SLAB: Slab<Shared, Flow> = Slab::new();

@@ -1,6 +1,7 @@
 //! The flow on loom's primitives, so that the interleavings of successes and steps of the breaker are run through.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use loom::thread;
 
@@ -17,7 +18,7 @@ mod sync {
 }
 
 #[path = "flow.rs"]
-#[allow(clippy::duplicate_mod)]
+#[allow(clippy::duplicate_mod, dead_code)]
 mod flow;
 
 #[test]
@@ -25,7 +26,7 @@ fn no_success_is_lost_beside_a_step_and_none_is_counted_twice() {
     check(|| {
         let now = clock::now();
         let breaker = Breaker::new(Settings::default(), now);
-        let flow = Arc::new(Flow::new(&breaker, now));
+        let flow = flow(&breaker, now);
         let epoch = flow.epoch().unwrap();
         let others = [0, 0, 1].map(|lane| {
             let flow = Arc::clone(&flow);
@@ -48,7 +49,7 @@ fn a_success_of_an_earlier_state_is_dropped_and_does_not_hide_a_later_one() {
     check(|| {
         let now = clock::now();
         let mut breaker = Breaker::new(Settings::default(), now);
-        let flow = Arc::new(Flow::new(&breaker, now));
+        let flow = flow(&breaker, now);
         let (earlier, mut given) = (flow.epoch().unwrap(), Given::new());
         let late = {
             let flow = Arc::clone(&flow);
@@ -62,4 +63,10 @@ fn a_success_of_an_earlier_state_is_dropped_and_does_not_hide_a_later_one() {
         late.join().unwrap();
         assert_eq!(given.more(&flow, epoch), 0);
     });
+}
+
+fn flow(breaker: &Breaker, now: Instant) -> Arc<Flow> {
+    let flow = Flow::new();
+    flow.start(breaker, now);
+    Arc::new(flow)
 }

@@ -1,39 +1,53 @@
 use std::fmt;
+use std::mem;
 use std::time::Instant;
 
+use super::flow::Flow;
 use super::shared::Shared;
 use crate::algo::breaker::{Call, Ticket};
-use crate::algo::lanes::Share;
-use crate::algo::tick::Moment;
 use crate::classify::Outcome;
 use crate::clock;
 use crate::rng::ThreadRng;
+use crate::slab::Loan;
 
 /// The right to make one call. Dropped without a result it counts as the settings say of a
 /// [cancelled](crate::algo::breaker::Settings::cancelled) call, and as a failure if the thread is panicking.
 #[must_use = "a permit that is dropped counts as a cancelled call"]
-pub struct Permit {
-    /// Taken once it is accounted for.
-    pub(super) ticket: Option<Ticket>,
+pub struct Permit(pub(super) Claim);
+
+#[derive(Clone, Copy)]
+pub(super) struct Claim {
+    pub(super) epoch: u64,
     pub(super) started: Instant,
-    pub(super) shared: Share<Shared>,
+    pub(super) loan: Loan<Shared, Flow>,
 }
 
 impl Permit {
     /// Counts how the call went; it began when the permit was given.
     pub fn record(self, outcome: Outcome) {
-        self.record_at(Moment::of(clock::now()), outcome);
+        clock::poll(|| self.end(true, outcome));
     }
 
+    /// Counts a call that has just ended. A success that nobody waited for ended as it began: it is not worth a look at the
+    /// clock, unless calls are timed.
     #[inline(always)]
-    pub(super) fn record_at(mut self, now: Moment, outcome: Outcome) {
-        let Some(ticket) = self.ticket.take() else {
-            return;
+    pub(super) fn end(self, pended: bool, outcome: Outcome) {
+        let Claim {
+            epoch,
+            started,
+            loan,
+        } = self.0;
+        mem::forget(self);
+        let flow = loan.state();
+        let succeeded = outcome == Outcome::Success;
+        let at_once = succeeded && !pended && !flow.times_calls();
+        let ended = match at_once {
+            true => clock::end_at(started),
+            false => clock::end(),
         };
-        let counted = outcome == Outcome::Success
-            && self.shared.flow.succeed(ticket.epoch(), self.started, now);
-        if !counted {
-            self.finish(ticket, now.at, Some(outcome));
+        if !(succeeded && flow.succeed(epoch, started, ended)) {
+            let now = if at_once { clock::now() } else { ended.at };
+            finish(epoch, started, loan, now, Some(outcome));
         }
     }
 
@@ -41,44 +55,62 @@ impl Permit {
     pub fn release(self) {
         self.record(Outcome::Ignored);
     }
+}
 
-    fn dropped(&self, ticket: Ticket) {
-        let panicked = std::thread::panicking().then_some(Outcome::Failure);
-        self.finish(ticket, clock::now(), panicked);
-    }
+/// No outcome: the call was cancelled. A breaker of which no handle is left counts no more.
+#[cold]
+fn finish(
+    epoch: u64,
+    started: Instant,
+    loan: Loan<Shared, Flow>,
+    now: Instant,
+    outcome: Option<Outcome>,
+) {
+    let shared = loan.owner();
+    loan.state().end();
+    let Some(shared) = shared else {
+        return;
+    };
+    let ticket = Ticket::of(epoch);
+    let elapsed = now.saturating_duration_since(started);
+    shared.step(now, |breaker| {
+        let call = match outcome {
+            Some(Outcome::Success) => Call::succeeded(elapsed),
+            Some(Outcome::Failure) => Call::failed(elapsed),
+            Some(Outcome::Overload(retry_after)) => Call {
+                retry_after,
+                ..Call::failed(elapsed)
+            },
+            Some(Outcome::Ignored) => return breaker.release(ticket, now, &mut ThreadRng),
+            None => return breaker.cancel(ticket, elapsed, now, &mut ThreadRng),
+        };
+        breaker.record(ticket, call, now, &mut ThreadRng);
+    });
+}
 
-    /// No outcome: the call was cancelled.
-    fn finish(&self, ticket: Ticket, now: Instant, outcome: Option<Outcome>) {
-        let elapsed = now.saturating_duration_since(self.started);
-        self.shared.step(now, |breaker| {
-            let call = match outcome {
-                Some(Outcome::Success) => Call::succeeded(elapsed),
-                Some(Outcome::Failure) => Call::failed(elapsed),
-                Some(Outcome::Overload(retry_after)) => Call {
-                    retry_after,
-                    ..Call::failed(elapsed)
-                },
-                Some(Outcome::Ignored) => return breaker.release(ticket, now, &mut ThreadRng),
-                None => return breaker.cancel(ticket, elapsed, now, &mut ThreadRng),
-            };
-            breaker.record(ticket, call, now, &mut ThreadRng);
-        });
-    }
+#[cold]
+fn dropped(epoch: u64, started: Instant, loan: Loan<Shared, Flow>) {
+    let panicked = std::thread::panicking().then_some(Outcome::Failure);
+    finish(epoch, started, loan, clock::now(), panicked);
 }
 
 impl Drop for Permit {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.dropped(ticket);
-        }
+        let Claim {
+            epoch,
+            started,
+            loan,
+        } = self.0;
+        dropped(epoch, started, loan);
     }
 }
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let owner = self.0.loan.owner();
         f.debug_struct("Permit")
-            .field("breaker", &self.shared.name)
+            .field("breaker", &owner.as_ref().map(|it| &it.name))
             .finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use crate::rng::ThreadRng;
 /// What the clones of a handle share.
 pub(super) struct Shared {
     pub(super) name: Arc<str>,
-    pub(super) flow: Flow,
+    pub(super) flow: &'static Flow,
     pub(super) inner: Mutex<Inner>,
     /// Told whenever a call may have become possible, or impossible.
     pub(super) changed: Notify,
@@ -31,7 +31,7 @@ impl Shared {
         let mut inner = self.lock();
         let Inner { breaker, given, .. } = &mut *inner;
         if let Some(epoch) = breaker.flowing() {
-            let more = given.more(&self.flow, epoch);
+            let more = given.more(self.flow, epoch);
             breaker.record_successes(more, now, &mut ThreadRng);
         }
         let refused = breaker.refusal(now, &mut ThreadRng).is_some();

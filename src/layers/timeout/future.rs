@@ -47,6 +47,7 @@ impl<F: Future> TimeoutFuture<F> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn over(result: F::Output) -> Self {
         let result = Some(result);
         Self {

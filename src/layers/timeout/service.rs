@@ -62,12 +62,8 @@ impl<S, L> Timeout<S, L> {
     }
 
     #[cold]
-    fn refused<F, Res, E>(&self, rejected: Rejected) -> TimeoutFuture<F>
-    where
-        F: Future<Output = Result<Res, E>>,
-        E: From<Rejected>,
-    {
-        TimeoutFuture::over(Err(self.layer.who.tells(rejected).into()))
+    fn refused<E: From<Rejected>>(&self, rejected: Rejected) -> E {
+        self.layer.who.tells(rejected).into()
     }
 }
 
@@ -133,17 +129,22 @@ where
             Waiting::No => limit,
             _ => match self.left(now, limit) {
                 Ok(left) => left,
-                Err(reason) => return self.refused(rejected(&self.layer.who, reason)),
+                Err(reason) => {
+                    return TimeoutFuture::over(Err(
+                        self.refused(rejected(&self.layer.who, reason))
+                    ));
+                }
             },
         };
         let outer = Deadline::current();
         let bound = Bound::new(now, left, limit, outer);
         if bound.limit.is_none() && bound.at <= now {
             // Nobody waits for the answer any more: spare the peer the question.
-            return self.refused(rejected(&self.layer.who, bound.reason()).unsent());
+            let rejected = rejected(&self.layer.who, bound.reason()).unsent();
+            return TimeoutFuture::over(Err(self.refused(rejected)));
         }
         let _entered = Deadline::at(bound.at).enter_within(outer);
-        let who = self.layer.who.clone();
-        TimeoutFuture::running(bound, who, self.inner.call(request))
+        let inner = self.inner.call(request);
+        TimeoutFuture::running(bound, self.layer.who.clone(), inner)
     }
 }
