@@ -36,6 +36,7 @@ mod plan;
 mod rules;
 mod service;
 mod settings;
+mod shared;
 
 pub use future::RetryFuture;
 pub use layer::RetryLayer;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tower::Service;
 
-use super::service::Shared;
+use super::shared::Shared;
 use super::{Decision, Rules};
 use crate::algo::backoff::Waits;
 use crate::algo::lanes::Share;

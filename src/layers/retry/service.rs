@@ -1,10 +1,10 @@
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use tower::Service;
 
 use super::future::RetryFuture;
 use super::plan::Plan;
+use super::shared::Shared;
 use super::{RetryLayer, Rules};
 use crate::algo::lanes::Spread;
 
@@ -15,32 +15,13 @@ pub struct Retry<S, R> {
     shared: Spread<Shared<S, R>>,
 }
 
-/// What all clones and their calls share.
-#[derive(Debug)]
-pub(super) struct Shared<S, R> {
-    pub(super) policy: RetryLayer<R>,
-    /// Never called: later attempts go to clones of it, so that a call that succeeds clones nothing.
-    inner: Mutex<S>,
-}
-
 impl<S: Clone, R> Retry<S, R> {
     #[inline(always)]
     pub(super) fn new(inner: S, policy: RetryLayer<R>) -> Self {
-        let shared = Shared {
-            policy,
-            inner: Mutex::new(inner.clone()),
-        };
         Self {
+            shared: Spread::new(Shared::new(policy, inner.clone())),
             inner,
-            shared: Spread::new(shared),
         }
-    }
-}
-
-impl<S: Clone, R> Shared<S, R> {
-    pub(super) fn inner(&self) -> S {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.clone()
     }
 }
 
