@@ -29,6 +29,7 @@ pub(crate) fn begin() -> Begun {
     }
     let at = now();
     BEGUN.set(Some(at));
+    LATEST.set(Some(at));
     Begun { at, within: false }
 }
 
@@ -57,26 +58,53 @@ pub(crate) fn poll<T>(poll: impl FnOnce() -> T) -> T {
 /// When the call that was just [polled](poll) ended, as the first to ask read it: a stack of layers ends at one moment.
 #[inline]
 pub(crate) fn end() -> Moment {
-    ENDED.get().unwrap_or_else(|| {
-        let ended = Moment::of(now());
-        ENDED.set(Some(ended));
-        ended
-    })
+    match ENDED.get() {
+        Some(Ended { at, is_read: true }) => at,
+        _ => ended(now(), true),
+    }
 }
 
-/// As [`end`], for a call that ended at `at`, unless somebody knows it better.
-#[inline]
-pub(crate) fn end_at(at: Instant) -> Moment {
-    ENDED.get().unwrap_or_else(|| {
-        let ended = Moment::of(at);
-        ENDED.set(Some(ended));
-        ended
-    })
+/// As [`end`], for a call that was over when it was first polled, and that is not timed: `begun`, if no other call has begun
+/// on the thread since, and it has not been asked this for another. So of all whose futures are kept and polled late, one
+/// may be taken to have ended early.
+#[inline(always)]
+pub(crate) fn end_at_once(begun: Instant) -> Moment {
+    match ENDED.get() {
+        Some(Ended { at, .. }) => at,
+        None if LATEST.take() == Some(begun) => ended(begun, false),
+        None => end(),
+    }
+}
+
+/// As [`end`], or as a layer inside has taken it to be [at once](end_at_once).
+#[inline(always)]
+pub(crate) fn end_as_known() -> Moment {
+    match ENDED.get() {
+        Some(Ended { at, .. }) => at,
+        None => end(),
+    }
+}
+
+#[inline(always)]
+fn ended(at: Instant, is_read: bool) -> Moment {
+    let at = Moment::of(at);
+    ENDED.set(Some(Ended { at, is_read }));
+    at
+}
+
+/// The end of a call.
+#[derive(Clone, Copy)]
+struct Ended {
+    at: Moment,
+    /// Or taken to be its begin.
+    is_read: bool,
 }
 
 thread_local! {
     static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
-    static ENDED: Cell<Option<Moment>> = const { Cell::new(None) };
+    /// The last that was read for a call that begins.
+    static LATEST: Cell<Option<Instant>> = const { Cell::new(None) };
+    static ENDED: Cell<Option<Ended>> = const { Cell::new(None) };
     /// Those that no timer is in.
     static BOXES: RefCell<Vec<TimerBox>> = const { RefCell::new(Vec::new()) };
 }

@@ -689,15 +689,41 @@ async fn a_call_that_keeps_its_thread_busy_is_slow_though_nobody_waited_for_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_that_nobody_waited_for_is_forgotten_with_the_others_of_its_time() {
-    let (breaker, service) = breaker(Settings::default().time_window(10 * SECOND));
-    call(&service, Ask::Answer).await.unwrap();
-    // As long as it took, it ended as it began.
-    assert_ready_ok!(task::spawn(call(&service, Ask::Work(4 * SECOND))).poll());
-    assert_eq!(breaker.figures().calls.calls, 2);
-    clock::sleep(7 * SECOND).await;
-    call(&service, Ask::AnswerIn(SECOND)).await.unwrap();
-    assert_eq!(breaker.figures().calls.calls, 1);
+async fn a_call_is_as_slow_for_a_breaker_that_times_calls_whatever_one_inside_does() {
+    let outer = CircuitBreaker::new("outer", Settings::default().slow_calls(SECOND, 1.0));
+    let inner = CircuitBreaker::new("inner", Settings::default());
+    let inside = inner.layer().layer(peer());
+    // Nobody waits.
+    let service = outer.layer().layer(inside.clone());
+    assert_ready_ok!(task::spawn(call(&service, Ask::Work(2 * SECOND))).poll());
+    assert_eq!(outer.figures().calls.slow, 1);
+    // Somebody waits, but not for the call inside.
+    let waits = tower::service_fn(|ask| {
+        let answer = inside.clone().call(ask);
+        async {
+            clock::sleep(2 * SECOND).await;
+            answer.await
+        }
+    });
+    let mut service = outer.layer().layer(waits);
+    service.call(Ask::Answer).await.unwrap();
+    assert_eq!(outer.figures().calls.slow, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn successes_whose_futures_are_polled_late_are_in_the_window() {
+    let (breaker, mut service) = breaker(Settings::default().time_window(10 * SECOND));
+    let calls: Vec<_> = (0..100).map(|_| service.call(Ask::Answer)).collect();
+    clock::sleep(11 * SECOND).await;
+    for call in calls {
+        call.await.unwrap();
+    }
+    for _ in 0..20 {
+        call(&service, Ask::Fail).await.unwrap_err();
+    }
+    // One may be taken to have ended as it began.
+    assert!(breaker.figures().calls.calls >= 119);
+    assert_eq!(breaker.state(), State::Closed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -133,7 +133,7 @@ pub(crate) const SHARED: usize = 0;
 #[inline(always)]
 pub(crate) fn lane() -> usize {
     match LANE.get() {
-        SHARED => take_lane(),
+        NONE => take_lane(),
         lane => lane,
     }
 }
@@ -141,13 +141,15 @@ pub(crate) fn lane() -> usize {
 #[cold]
 fn take_lane() -> usize {
     // A thread that is about to end has no use for one.
-    let lane = LEASE.try_with(|lease| {
-        if !lease.asked.replace(true) {
-            LANE.set(all().free().pop().unwrap_or(SHARED));
-        }
-        LANE.get()
-    });
-    lane.unwrap_or(SHARED)
+    let lane = LEASE
+        .try_with(|lease| {
+            let lane = all().free().pop().unwrap_or(SHARED);
+            lease.0.set(lane);
+            lane
+        })
+        .unwrap_or(SHARED);
+    LANE.set(lane);
+    lane
 }
 
 /// How many lanes there are.
@@ -181,14 +183,12 @@ fn all() -> &'static All {
 }
 
 /// A thread's right to its lane, given back when the thread ends.
-struct Lease {
-    /// Whether it asked for one. Who comes too late shares for good.
-    asked: Cell<bool>,
-}
+struct Lease(Cell<usize>);
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let lane = LANE.replace(SHARED);
+        LANE.set(SHARED);
+        let lane = self.0.get();
         if lane != SHARED {
             all().free().push(lane);
         }
@@ -196,9 +196,11 @@ impl Drop for Lease {
 }
 
 thread_local! {
-    static LANE: Cell<usize> = const { Cell::new(SHARED) };
-    static LEASE: Lease = const { Lease { asked: Cell::new(false) } };
+    static LANE: Cell<usize> = const { Cell::new(NONE) };
+    static LEASE: Lease = const { Lease(Cell::new(SHARED)) };
 }
+
+const NONE: usize = usize::MAX;
 
 /// Beyond this, more lanes cost more memory and more to add up than they save.
 const MOST: usize = 64;

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError, Weak};
@@ -8,8 +9,23 @@ use crate::algo::lanes::SHARED;
 /// Cells with a state `S` for an owner `T` each. There are as many as there ever were owners, and calls that outlived
 /// theirs, at once.
 pub(crate) struct Slab<T: 'static, S: 'static> {
-    /// Those without an owner.
-    pub(super) left: Mutex<Vec<&'static Cell<T, S>>>,
+    pub(super) left: Mutex<Left<T, S>>,
+}
+
+/// Cells without an owner.
+pub(super) struct Left<T: 'static, S: 'static> {
+    idle: Vec<&'static Cell<T, S>>,
+    /// In which there may still be calls. Who was left first is looked at first.
+    unsure: VecDeque<&'static Cell<T, S>>,
+}
+
+impl<T, S> Left<T, S> {
+    pub(super) const fn new() -> Self {
+        Self {
+            idle: Vec::new(),
+            unsure: VecDeque::new(),
+        }
+    }
 }
 
 /// What can be lent to calls: in each of its lanes it counts them.
@@ -39,12 +55,17 @@ impl<T, S: Lend> Slab<T, S> {
         Owner(owned)
     }
 
-    /// A cell that no call is in. A few may have one; then it is not looked for further.
+    /// A cell that no call is in.
     fn find(&self) -> Option<&'static Cell<T, S>> {
         let mut left = lock(&self.left);
-        let last = left.len().saturating_sub(LOOKED_AT)..left.len();
-        let idle = last.rev().find(|&at| left[at].is_idle())?;
-        Some(left.swap_remove(idle))
+        for _ in 0..LOOKED_AT.min(left.unsure.len()) {
+            let cell = left.unsure.pop_front()?;
+            match cell.is_idle() {
+                true => left.idle.push(cell),
+                false => left.unsure.push_back(cell),
+            }
+        }
+        left.idle.pop()
     }
 }
 
@@ -58,6 +79,11 @@ struct Owned<T: 'static, S: 'static> {
 }
 
 impl<T, S: Lend> Owner<T, S> {
+    #[inline(always)]
+    pub(crate) fn state(&self) -> &'static S {
+        &self.0.cell.state
+    }
+
     /// For a call that was [counted](Loans::begin).
     #[inline(always)]
     pub(crate) fn lend(&self) -> Loan<T, S> {
@@ -96,7 +122,7 @@ impl<T: fmt::Debug, S> fmt::Debug for Owner<T, S> {
 
 impl<T, S> Drop for Owned<T, S> {
     fn drop(&mut self) {
-        lock(&self.slab.left).push(self.cell);
+        lock(&self.slab.left).unsure.push_back(self.cell);
     }
 }
 
@@ -130,7 +156,7 @@ pub(super) struct Cell<T: 'static, S: 'static> {
 }
 
 impl<T, S: Lend> Cell<T, S> {
-    /// Whether all loans have ended, if by now none can begin.
+    /// Whether all loans have ended.
     fn is_idle(&self) -> bool {
         let sum = |which: fn(&Loans) -> &AtomicU64| {
             let each = self.state.loans().map(which);
@@ -138,7 +164,9 @@ impl<T, S: Lend> Cell<T, S> {
                 sum.wrapping_add(it.load(Ordering::Acquire))
             })
         };
-        sum(|it| &it.begun) == sum(|it| &it.ended)
+        // In this order: of an end that is seen, so is the begin.
+        let ended = sum(|it| &it.ended);
+        ended == sum(|it| &it.begun)
     }
 }
 
@@ -178,5 +206,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Of the cells that were left last.
+/// At a time, of the cells in which there may be calls.
 const LOOKED_AT: usize = 8;

@@ -15,7 +15,7 @@ pub(crate) use cells::{Lend, Loan, Loans, Owner, Slab};
 
 impl<T, S> Slab<T, S> {
     pub(crate) const fn new() -> Self {
-        let left = sync::Mutex::new(Vec::new());
+        let left = sync::Mutex::new(cells::Left::new());
         Self { left }
     }
 }
@@ -27,8 +27,11 @@ mod sync {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::collections::VecDeque;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::thread;
 
     use super::*;
     use crate::algo::lanes::{Lanes, lane, lanes};
@@ -36,6 +39,15 @@ mod tests {
     struct State {
         value: AtomicU64,
         loans: Lanes<Loans>,
+    }
+
+    impl State {
+        fn new() -> Self {
+            Self {
+                value: AtomicU64::new(0),
+                loans: Lanes::new(lanes(), Loans::default),
+            }
+        }
     }
 
     impl Lend for State {
@@ -47,25 +59,61 @@ mod tests {
     static SLAB: Slab<Arc<()>, State> = Slab::new();
 
     fn own(value: &Arc<()>) -> Owner<Arc<()>, State> {
-        let new = || State {
-            value: AtomicU64::new(0),
-            loans: Lanes::new(lanes(), Loans::default),
-        };
         let begin = |state: &State| {
             state.value.store(0, Ordering::Relaxed);
             Arc::clone(value)
         };
-        SLAB.own(new, begin)
+        SLAB.own(State::new, begin)
     }
 
-    fn lend(owner: &Owner<Arc<()>, State>) -> Loan<Arc<()>, State> {
+    fn lend<T>(owner: &Owner<T, State>) -> Loan<T, State> {
         let loan = owner.lend();
         loan.state().loans.at(lane()).begin(lane());
         loan
     }
 
-    fn end(loan: Loan<Arc<()>, State>) {
+    fn end<T>(loan: Loan<T, State>) {
         loan.state().loans.at(lane()).end(lane());
+    }
+
+    #[test]
+    fn there_are_as_many_cells_as_owners_and_calls_that_outlived_theirs_at_once() {
+        static SLAB: Slab<(), State> = Slab::new();
+        let cells = Cell::new(0);
+        let new = || {
+            cells.set(cells.get() + 1);
+            State::new()
+        };
+        let mut under_way = VecDeque::new();
+        for _ in 0..10_000 {
+            let owner = SLAB.own(new, |_| ());
+            under_way.push_back(lend(&owner));
+            drop(owner);
+            if under_way.len() > 20 {
+                end(under_way.pop_front().unwrap());
+            }
+        }
+        // One that ended may be found a little later.
+        assert!(cells.get() <= 30, "{}", cells.get());
+    }
+
+    #[test]
+    fn an_owner_is_in_use_while_one_call_is_under_way_and_others_come_and_go() {
+        let owner = own(&Arc::new(()));
+        let long = lend(&owner);
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    end(lend(&owner));
+                }
+            });
+            let in_use = (0..100_000).all(|_| owner.is_in_use());
+            over.store(true, Ordering::Relaxed);
+            assert!(in_use);
+        });
+        end(long);
+        assert!(!owner.is_in_use());
     }
 
     #[test]
@@ -85,7 +133,7 @@ mod tests {
         assert!(!std::ptr::eq(loan.state(), other.state()));
         assert_eq!(loan.state().value.load(Ordering::Relaxed), 7);
         // On whatever thread it ends.
-        std::thread::scope(|scope| scope.spawn(|| end(loan)).join().unwrap());
+        thread::scope(|scope| scope.spawn(|| end(loan)).join().unwrap());
         end(other);
         assert!(!second.is_in_use());
 

@@ -2,7 +2,7 @@
 
 use loom::thread;
 
-use self::cells::{Lend, Loan, Loans, Owner, Slab};
+use self::cells::{Left, Lend, Loan, Loans, Owner, Slab};
 use self::sync::{AtomicU64, Mutex, Ordering};
 use crate::algo::lanes::Lanes;
 use crate::model::{check, lane, lanes, take_lane};
@@ -64,6 +64,27 @@ fn a_loan_that_finds_its_owner_keeps_it_and_its_cell() {
     });
 }
 
+#[test]
+fn an_owner_is_in_use_while_one_call_is_under_way_and_another_comes_and_goes() {
+    check(|| {
+        let owner = own(slab(), |_| ());
+        let long = lend(&owner);
+        let other = {
+            // As a thread has that found the owner behind a lock.
+            let next = owner.lend();
+            thread::spawn(move || {
+                take_lane(1);
+                next.state().lanes.at(1).begin(1);
+                end(next);
+            })
+        };
+        assert!(owner.is_in_use());
+        other.join().unwrap();
+        end(long);
+        assert!(!owner.is_in_use());
+    });
+}
+
 struct State {
     done: AtomicU64,
     lanes: Lanes<Loans>,
@@ -77,7 +98,7 @@ impl Lend for State {
 
 /// What one run leaves is of no use to the next.
 fn slab() -> &'static Slab<(), State> {
-    let left = Mutex::new(Vec::new());
+    let left = Mutex::new(Left::new());
     Box::leak(Box::new(Slab { left }))
 }
 

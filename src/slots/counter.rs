@@ -14,7 +14,7 @@ use crate::slab::{Loan, Owner};
 /// A number of slots and the line in front of them. Clones share both.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
-    shared: Owner<&'static Shared, Shared>,
+    owner: Owner<(), Shared>,
     partition: usize,
 }
 
@@ -35,12 +35,8 @@ impl Slots {
 
     /// Slots of which each partition has a share. This handle takes from what they leave.
     pub(crate) fn shared_out(limit: usize, shares: &[f64]) -> Self {
-        let begin = |shared: &'static Shared| {
-            shared.begin(limit, shares);
-            shared
-        };
         Self {
-            shared: slab().own(Shared::new, begin),
+            owner: slab().own(Shared::new, |shared| shared.begin(limit, shares)),
             partition: Shares::REST,
         }
     }
@@ -56,37 +52,37 @@ impl Slots {
 
     /// Says where in the line the next ones that come stand.
     pub(crate) fn order(&self, order: Order) {
-        self.shared.lock().reorder(order);
+        self.shared().lock().reorder(order);
     }
 
     pub(crate) fn limit(&self) -> usize {
-        self.shared.limit()
+        self.shared().limit()
     }
 
     /// How many slots the partition has for itself.
     pub(crate) fn share(&self) -> usize {
-        self.shared.share_of(self.partition)
+        self.shared().share_of(self.partition)
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.shared.in_flight()
+        self.shared().in_flight()
     }
 
     /// How many of them are the partition's.
     pub(crate) fn in_flight_here(&self) -> usize {
-        self.shared.in_flight_of(self.partition)
+        self.shared().in_flight_of(self.partition)
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.shared.lock().len()
+        self.shared().lock().len()
     }
 
     #[inline(always)]
     pub(crate) fn try_take(&self, level: u8) -> Option<Permit> {
         let lane = lane();
-        let mine = self.shared.lanes.at(lane);
+        let mine = self.shared().lanes.at(lane);
         let taken = level == TOP && mine.take();
-        (taken || self.shared.take(self.partition, level)).then(|| self.permit_in(mine, lane))
+        (taken || self.shared().take(self.partition, level)).then(|| self.permit_in(mine, lane))
     }
 
     /// A slot if there is one, else a place in the line unless that is `full` with so many; then one of a lower level
@@ -101,24 +97,24 @@ impl Slots {
         if let Some(permit) = self.try_take(level) {
             return Admission::Permit(permit);
         }
-        let mut line = self.shared.lock();
-        self.shared.close_lanes(&line);
+        let mut line = self.shared().lock();
+        self.shared().close_lanes(&line);
         let is_next = line.level().is_none_or(|next| next < level);
-        if self.shared.take_or_wait(self.partition, level, is_next) {
+        if self.shared().take_or_wait(self.partition, level, is_next) {
             return Admission::Permit(self.permit());
         }
         let mut displaced = None;
         if full(line.len()) {
             displaced = line.displace(level, caller);
             if displaced.is_none() {
-                self.shared.unlock(line);
+                self.shared().unlock(line);
                 return Admission::QueueFull;
             }
         }
         let waiter = Arc::new(Waiter::new(level, caller, clock::now()));
         line.push(Arc::clone(&waiter));
         let woken = displaced.and_then(|waiter| waiter.end(Err(reason)));
-        self.shared.unlock(line);
+        self.shared().unlock(line);
         if let Some(waker) = woken {
             waker.wake();
         }
@@ -132,35 +128,40 @@ impl Slots {
 
     /// Changes the limit and wakes nobody, so that it can be done under a lock; [`wake`](Self::wake) must follow.
     pub(crate) fn set_limit(&self, limit: usize) {
-        self.shared.set_limit(limit);
+        self.shared().set_limit(limit);
     }
 
     /// Wakes whom a higher limit has room for.
     pub(crate) fn wake(&self) {
-        let shared = *self.shared;
+        let shared = self.shared();
         shared.hand_on(shared.lock());
+    }
+
+    #[inline(always)]
+    fn shared(&self) -> &'static Shared {
+        self.owner.state()
     }
 
     /// For a slot that was taken.
     pub(super) fn permit(&self) -> Permit {
         let lane = lane();
-        self.permit_in(self.shared.lanes.at(lane), lane)
+        self.permit_in(self.shared().lanes.at(lane), lane)
     }
 
     #[inline(always)]
     fn permit_in(&self, mine: &Lane, lane: usize) -> Permit {
         mine.loans.begin(lane);
         Permit {
-            loan: self.shared.lend(),
+            loan: self.owner.lend(),
             partition: self.partition,
         }
     }
 
     /// Takes a waiter that gave up out of the line, or hands on the slot that it was granted meanwhile.
     pub(super) fn abandon(&self, waiter: &Arc<Waiter>) {
-        let mut line = self.shared.lock();
+        let mut line = self.shared().lock();
         let waited = line.remove(waiter);
-        self.shared.unlock(line);
+        self.shared().unlock(line);
         // Out of the line, its turn is final.
         if !waited && waiter.holds_a_slot() {
             drop(self.permit());
@@ -173,7 +174,7 @@ impl Slots {
 /// It may outlive the call: keep it with a response whose body is still being read.
 #[must_use = "the slot is given back when this is dropped"]
 pub struct Permit {
-    loan: Loan<&'static Shared, Shared>,
+    loan: Loan<(), Shared>,
     partition: usize,
 }
 
@@ -196,16 +197,30 @@ impl Drop for Permit {
 }
 
 #[inline(never)]
-fn dropped(loan: Loan<&'static Shared, Shared>, partition: usize) {
+fn dropped(loan: Loan<(), Shared>, partition: usize) {
     give_back(loan, partition);
 }
 
 #[inline(always)]
-fn give_back(loan: Loan<&'static Shared, Shared>, partition: usize) {
+fn give_back(loan: Loan<(), Shared>, partition: usize) {
     let (shared, lane) = (loan.state(), lane());
     let mine = shared.lanes.at(lane);
-    shared.give_back(partition, mine);
-    mine.loans.end(lane);
+    if !mine.keep() {
+        // Ended whatever becomes of it: who is woken is foreign code.
+        let _under_way = UnderWay(shared);
+        shared.give_back(partition);
+    } else {
+        mine.loans.end(lane);
+    }
+}
+
+struct UnderWay(&'static Shared);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let lane = lane();
+        self.0.lanes.at(lane).loans.end(lane);
+    }
 }
 
 impl fmt::Debug for Permit {

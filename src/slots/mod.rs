@@ -21,8 +21,8 @@ pub(crate) use wait::Wait;
 use self::shared::Shared;
 use crate::slab::Slab;
 
-fn slab() -> &'static Slab<&'static Shared, Shared> {
-    static SLAB: Slab<&'static Shared, Shared> = Slab::new();
+fn slab() -> &'static Slab<(), Shared> {
+    static SLAB: Slab<(), Shared> = Slab::new();
     &SLAB
 }
 

@@ -39,7 +39,7 @@ mod shares;
 mod turns;
 
 /// What one run leaves is of no use to the next.
-fn slab() -> &'static Slab<&'static Shared, Shared> {
+fn slab() -> &'static Slab<(), Shared> {
     Box::leak(Box::new(Slab::new()))
 }
 

@@ -144,14 +144,8 @@ impl Shared {
         takes(before.unwrap_or_else(|word| word))
     }
 
-    #[inline(always)]
-    pub(super) fn give_back(&self, partition: usize, lane: &Lane) {
-        if !lane.keep() {
-            self.give_back_to_all(partition);
-        }
-    }
-
-    fn give_back_to_all(&self, partition: usize) {
+    /// A slot that no lane keeps.
+    pub(super) fn give_back(&self, partition: usize) {
         let call = self.shares.unit(partition);
         let nobody_waits = self
             .word
@@ -256,7 +250,7 @@ impl Lane {
 
     /// Whether it keeps a slot that comes back.
     #[inline(always)]
-    fn keep(&self) -> bool {
+    pub(super) fn keep(&self) -> bool {
         let next = |kept: u64| (kept % ROOM < kept / ROOM).then(|| kept + 1);
         self.kept
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next)

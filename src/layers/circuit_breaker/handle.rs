@@ -27,12 +27,12 @@ pub struct CircuitBreaker {
 impl CircuitBreaker {
     /// A closed breaker; the name is what refusals and events call it.
     pub fn new(name: impl Into<Arc<str>>, settings: Settings) -> Self {
-        let now = clock::now();
+        let (name, now) = (name.into(), clock::now());
         let breaker = Breaker::new(settings, now);
         let shared = SLAB.own(Flow::new, |flow| {
             flow.start(&breaker, now);
             Shared {
-                name: name.into(),
+                name,
                 flow,
                 inner: Mutex::new(Inner {
                     breaker,

@@ -28,8 +28,8 @@ impl Permit {
         clock::poll(|| self.end(true, outcome));
     }
 
-    /// Counts a call that has just ended. A success that nobody waited for ended as it began: it is not worth a look at the
-    /// clock, unless calls are timed.
+    /// Counts a call that has just ended. A success that nobody waited for is not worth a look at the clock, unless calls
+    /// are timed.
     #[inline(always)]
     pub(super) fn end(self, pended: bool, outcome: Outcome) {
         let Claim {
@@ -40,14 +40,12 @@ impl Permit {
         mem::forget(self);
         let flow = loan.state();
         let succeeded = outcome == Outcome::Success;
-        let at_once = succeeded && !pended && !flow.times_calls();
-        let ended = match at_once {
-            true => clock::end_at(started),
+        let now = match succeeded && !pended && !flow.times_calls() {
+            true => clock::end_at_once(started),
             false => clock::end(),
         };
-        if !(succeeded && flow.succeed(epoch, started, ended)) {
-            let now = if at_once { clock::now() } else { ended.at };
-            finish(epoch, started, loan, now, Some(outcome));
+        if !(succeeded && flow.succeed(epoch, started, now)) {
+            finish(epoch, started, loan, clock::end().at, Some(outcome));
         }
     }
 
@@ -67,8 +65,9 @@ fn finish(
     outcome: Option<Outcome>,
 ) {
     let shared = loan.owner();
-    loan.state().end();
-    let Some(shared) = shared else {
+    // Dropped before the owner, and whatever an observer does.
+    let _under_way = UnderWay(loan);
+    let Some(shared) = &shared else {
         return;
     };
     let ticket = Ticket::of(epoch);
@@ -86,6 +85,14 @@ fn finish(
         };
         breaker.record(ticket, call, now, &mut ThreadRng);
     });
+}
+
+struct UnderWay(Loan<Shared, Flow>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.state().end();
+    }
 }
 
 #[cold]

@@ -44,17 +44,22 @@ where
         let mut this = self.project();
         loop {
             if let Some(attempt) = this.attempt.as_mut().as_pin_mut() {
-                let result = ready!(clock::poll(|| attempt.poll(cx)));
+                let Poll::Ready(result) = clock::poll(|| attempt.poll(cx)) else {
+                    if let Some(plan) = this.plan {
+                        plan.pended = true;
+                    }
+                    return Poll::Pending;
+                };
+                // An attempt that is over holds nothing, and no more does a call, however long its future is kept.
+                this.attempt.set(None);
                 let last = match this.plan {
                     Some(plan) => plan.another(result),
                     None => Some(result),
                 };
-                // A finished call holds nothing, however long its future is kept.
                 if let Some(result) = last {
                     *this.plan = None;
                     return Poll::Ready(result);
                 }
-                this.attempt.set(None);
             }
             let plan = this.plan.as_mut().expect("polled after completion");
             match ready!(plan.poll_next(cx)) {

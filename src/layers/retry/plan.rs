@@ -69,6 +69,8 @@ pub(super) struct Plan<S: Service<Req>, Req, R> {
     /// `None` until the first attempt has ended. In a box, for most calls need none, and the layers around move what is
     /// here.
     pub(super) again: Seldom<BoxAgain<S, Req>>,
+    /// Whether somebody waited for an attempt.
+    pub(super) pended: bool,
 }
 
 impl<S, Req, R> Plan<S, Req, R>
@@ -86,6 +88,7 @@ where
             shared,
             request,
             again: Seldom::new(None),
+            pended: false,
         }
     }
 
@@ -105,7 +108,10 @@ where
         match &mut *self.again {
             // Over is over: its place in the budget is free for the next.
             Some(again) => again.token = None,
-            None => policy.settings.account.deposit(clock::end()),
+            None => policy.settings.account.deposit(match self.pended {
+                true => clock::end(),
+                false => clock::end_as_known(),
+            }),
         }
         let Some(request) = &self.request else {
             return Some(result);
