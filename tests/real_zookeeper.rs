@@ -208,31 +208,6 @@ async fn a_service_that_comes_while_a_watch_of_it_begins_is_not_missed() {
 }
 
 #[tokio::test]
-async fn what_flaps_is_told_in_order_and_ends_as_it_is() {
-    let Some(url) = real("ZOOKEEPER_URL") else {
-        return;
-    };
-    let (zookeeper, service) = (ZooKeeper::new(&url).unwrap(), unique("orders"));
-    let mut watching = Watching::start(&zookeeper, &service);
-    watching.instances().await;
-    let mut seen = Vec::new();
-    for n in 1..=50 {
-        let a = Instance::new("a", "10.0.0.1", 80).weight(n);
-        zookeeper.register(&service, &a, TTL).await.unwrap();
-        if n % 3 == 0 {
-            zookeeper.deregister(&service, &a).await.unwrap();
-        }
-    }
-    watching
-        .until(|instances| {
-            seen.extend(instances.first().map(|a| a.weight));
-            matches!(instances, [a] if a.weight == 50)
-        })
-        .await;
-    assert!(seen.is_sorted(), "{seen:?}");
-}
-
-#[tokio::test]
 async fn many_that_come_at_once_are_told_together_and_one_change_reads_one_node() {
     let Some(url) = real("ZOOKEEPER_URL") else {
         return;

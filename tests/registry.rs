@@ -32,6 +32,7 @@ macro_rules! behaviours {
             slow_answers_are_waited_for
             a_denial_is_an_error_and_no_empty_list
             what_registers_comes_changes_and_goes
+            what_flaps_is_told_in_order_and_ends_as_it_is
             a_heartbeat_tells_the_status
             an_instance_that_was_taken_out_behind_its_back_registers_again
             the_case_of_a_services_name_does_not_matter
@@ -224,6 +225,31 @@ async fn what_registers_comes_changes_and_goes<R: Row>(row: R) {
         .deregister(&service, &b)
         .await
         .expect("one that is not there is no error");
+}
+
+async fn what_flaps_is_told_in_order_and_ends_as_it_is<R: Row>(row: R) {
+    if !R::REGISTERS {
+        return;
+    }
+    let (registry, service) = (row.registry(), unique("orders"));
+    let mut watching = Watching::start(&registry, &service);
+    watching.until(|instances| instances.is_empty()).await;
+    let weighing = |weight| Instance::new("a", "10.0.0.1", 80).weight(weight);
+    for weight in 1..=50 {
+        let instance = weighing(weight);
+        registry.register(&service, &instance, TTL).await.unwrap();
+        if weight % 3 == 0 {
+            registry.deregister(&service, &instance).await.unwrap();
+        }
+    }
+    let mut weights = Vec::new();
+    let ends = watching.until(|instances| {
+        weights.extend(instances.iter().map(|one| one.weight));
+        *instances == [weighing(50)]
+    });
+    ends.await;
+    assert!(weights.is_sorted(), "{weights:?}");
+    registry.deregister(&service, &weighing(50)).await.unwrap();
 }
 
 async fn a_heartbeat_tells_the_status<R: Row>(row: R) {

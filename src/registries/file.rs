@@ -39,16 +39,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecursiveMode, Watcher};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 
 use self::format::{Entry, Format, Services};
-use crate::clock;
 use crate::discovery::{
-    BoxFuture, ErrorKind, Instance, Registry, RegistryError, Renewal, Status, Update, Updates,
+    BoxFuture, ErrorKind, Instance, Registry, RegistryError, Renewal, Status, Updates,
 };
 
+mod follow;
 mod format;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
@@ -189,74 +187,8 @@ impl Registry for File {
     }
 
     fn watch(&self, service: &str, updates: Updates) -> BoxFuture<'static, RegistryError> {
-        let this = self.clone();
-        let service = service.to_owned();
-        Box::pin(async move {
-            let (changed, mut changes) = mpsc::channel(1);
-            let notify = notify::recommended_watcher(move |event: notify::Result<_>| {
-                if event.is_ok_and(|event| !may_change(&event)) {
-                    return;
-                }
-                // A full channel says already that there is something to read.
-                let _ = changed.try_send(());
-            });
-            // The folder, because a file that is replaced by another is not the one that was watched.
-            let watcher = notify.and_then(|mut watcher| {
-                watcher.watch(this.folder(), RecursiveMode::NonRecursive)?;
-                Ok(watcher)
-            });
-            let _watcher = match watcher {
-                Ok(watcher) => watcher,
-                Err(error) => {
-                    return this.failed("cannot be watched", ErrorKind::Unreachable, error);
-                }
-            };
-
-            let mut told = None;
-            let mut registered = false;
-            loop {
-                let read = this.blocking(Self::read).await;
-                let heard = read.map(|mut services| {
-                    named(&mut services, &service)
-                        .map(std::mem::take)
-                        .unwrap_or_default()
-                });
-                if told.as_ref() != Some(&heard) {
-                    match heard.clone() {
-                        Ok(entries) => {
-                            registered |= entries.iter().any(|entry| entry.registered);
-                            let instances = entries.into_iter().map(|entry| entry.instance);
-                            updates
-                                .send(Update::Instances {
-                                    instances: instances.collect(),
-                                    authoritative: !registered,
-                                })
-                                .await;
-                        }
-                        Err(error) => {
-                            if let Some(Ok(_)) = told {
-                                updates.confirmed().await;
-                            }
-                            // Nothing is heard of a folder that is gone, even when there is one again.
-                            if !this.folder().exists() {
-                                return error;
-                            }
-                            updates.failed(error).await;
-                        }
-                    }
-                    told = Some(heard);
-                }
-                if changes.recv().await.is_none() {
-                    return RegistryError::new(
-                        this.name(),
-                        ErrorKind::Failed,
-                        "the watch of its folder ended",
-                    );
-                }
-                // One change is several events; a file that is written in place is empty at first.
-                clock::sleep(SETTLE).await;
-            }
-        })
+        let (this, service) = (self.clone(), service.to_owned());
+        Box::pin(async move { this.follow(&service, &updates).await })
     }
 
     /// Writes `instance` into the file. It stays there until it is deregistered: nothing watches the `ttl`.
@@ -333,13 +265,3 @@ fn named<'a>(services: &'a mut Services, service: &str) -> Option<&'a mut Vec<En
     let found = services.find(|(name, _)| name.eq_ignore_ascii_case(service));
     found.map(|(_, entries)| entries)
 }
-
-/// Whether `event` can have changed what the file says. Reading it is an event too.
-fn may_change(event: &notify::Event) -> bool {
-    match event.kind {
-        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-        _ => true,
-    }
-}
-
-const SETTLE: Duration = Duration::from_millis(50);

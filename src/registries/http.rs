@@ -1,18 +1,22 @@
 //! What the registries over HTTP share: requests, answers of a bounded size, and errors without secrets.
 
+mod answer;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderName, HeaderValue};
-use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
-use serde::de::DeserializeOwned;
 
 #[cfg(any(feature = "etcd", feature = "kubernetes"))]
 use crate::clock;
 use crate::discovery::{ErrorKind, RegistryError};
+
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
+pub(super) use answer::{LONGEST_ANSWER, quoted};
 
 /// A server and how to talk to it. `name`, all errors and `Debug` are free of secrets.
 #[derive(Clone)]
@@ -181,78 +185,9 @@ impl Http {
         Ok(request)
     }
 
-    /// Decodes an answer.
-    pub(super) async fn json<T: DeserializeOwned>(
-        &self,
-        response: Response,
-    ) -> Result<T, RegistryError> {
-        if !response.status().is_success() {
-            return Err(self.refused(response).await);
-        }
-        let body = self.body(response, LONGEST_ANSWER).await?;
-        if body.len() > LONGEST_ANSWER {
-            let message = format!("its answer is longer than {LONGEST_ANSWER} bytes");
-            return Err(self.error(ErrorKind::Malformed, message));
-        }
-        self.parse(&body)
-    }
-
-    /// Decodes an answer, or a part of one.
-    pub(super) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, RegistryError> {
-        serde_json::from_slice(body).map_err(|error| {
-            let error = error.to_string();
-            let why = if self.quotable(&error) {
-                &error
-            } else {
-                "it repeats a secret"
-            };
-            let message = format!("its answer cannot be understood: {why}");
-            self.error(ErrorKind::Malformed, message)
-        })
-    }
-
-    /// The error for an answer that is no success, with the server's own words.
-    pub(super) async fn refused(&self, response: Response) -> RegistryError {
-        let status = response.status();
-        let kind = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrorKind::Denied,
-            // Said again, or to another server, it would make no more sense.
-            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => ErrorKind::Unsupported,
-            _ => ErrorKind::Failed,
-        };
-        match self.words(response).await {
-            said if said.is_empty() => self.error(kind, format!("it answered {status}")),
-            said => self.error(kind, format!("it answered {status}: {}", quoted(&said))),
-        }
-    }
-
-    /// What the server says in words, or nothing if that is no help or repeats a secret.
-    pub(super) async fn words(&self, response: Response) -> String {
-        let body = self.body(response, LONGEST_REFUSAL).await;
-        let body = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
-        // Checked whole: a secret cut in two would not be recognised.
-        match self.quotable(&body) {
-            true => body,
-            false => String::new(),
-        }
-    }
-
     /// An error of this server. `message` must hold no secret.
     pub(super) fn error(&self, kind: ErrorKind, message: impl Into<String>) -> RegistryError {
         RegistryError::new(self.name.clone(), kind, message)
-    }
-
-    /// The answer's body, or more than `limit` bytes of it where it is longer.
-    async fn body(&self, mut response: Response, limit: usize) -> Result<Vec<u8>, RegistryError> {
-        let mut body = Vec::new();
-        while body.len() <= limit {
-            match response.chunk().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => break,
-                Err(error) => return Err(self.broken(error)),
-            }
-        }
-        Ok(body)
     }
 
     fn broken(&self, error: reqwest::Error) -> RegistryError {
@@ -272,29 +207,12 @@ impl Http {
             self.secrets.push(secret);
         }
     }
-
-    /// Whether `text` repeats nothing that is secret, nor would on one line.
-    pub(super) fn quotable(&self, text: &str) -> bool {
-        let line = on_one_line(text);
-        let mut secrets = self.secrets.iter().map(ExposeSecret::expose_secret);
-        !secrets.any(|secret| text.contains(secret) || line.contains(secret))
-    }
 }
 
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
-}
-
-/// The beginning of what a server said, on one line.
-pub(super) fn quoted(said: &str) -> String {
-    on_one_line(said).chars().take(QUOTED).collect()
-}
-
-fn on_one_line(said: &str) -> String {
-    let words: Vec<_> = said.split_whitespace().collect();
-    words.join(" ")
 }
 
 /// A URL as it was written, without what may be a secret: user, password and query.
@@ -331,7 +249,3 @@ const LATE: &str = "no answer in time";
 /// What a URL should look like.
 const WANTED: &str = "write it as http://HOST:PORT or https://HOST:PORT";
 const CONNECT: Duration = Duration::from_secs(5);
-/// 20 000 instances as Eureka writes them.
-pub(super) const LONGEST_ANSWER: usize = 32 * 1024 * 1024;
-const LONGEST_REFUSAL: usize = 64 * 1024;
-const QUOTED: usize = 200;

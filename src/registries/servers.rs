@@ -1,15 +1,20 @@
 //! Several servers of one registry, of which one is asked for as long as it answers.
 
+mod ranking;
+
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::ClientBuilder;
 
+use self::ranking::Ranking;
 use super::http::{Http, PATIENCE};
+#[cfg(any(feature = "etcd", feature = "eureka"))]
 use crate::algo::Rng;
 use crate::clock;
 use crate::discovery::{ErrorKind, RegistryError};
+#[cfg(any(feature = "etcd", feature = "eureka"))]
 use crate::rng::ThreadRng;
 
 /// The servers of one registry. One of them is asked for as long as it answers; one that does not comes last for a
@@ -20,7 +25,7 @@ pub(super) struct Servers {
     name: Arc<str>,
     /// In the order in which they are wanted.
     all: Vec<Http>,
-    state: Arc<Mutex<State>>,
+    ranking: Arc<Mutex<Ranking>>,
 }
 
 /// In which order to want servers that are written one after another.
@@ -57,19 +62,6 @@ impl Fault for RegistryError {
     }
 }
 
-struct State {
-    preferred: Option<Preferred>,
-    /// Until when each is in quarantine.
-    quarantines: Vec<Option<Instant>>,
-}
-
-/// The one that answered last.
-#[derive(Clone, Copy)]
-struct Preferred {
-    index: usize,
-    until: Instant,
-}
-
 impl Servers {
     /// The servers of the registry `what` at `urls`, separated by commas.
     pub(super) fn new(what: &'static str, urls: &str, order: Order) -> Result<Self, RegistryError> {
@@ -77,7 +69,7 @@ impl Servers {
             what,
             name: what.into(),
             all: Vec::new(),
-            state: Arc::new(Mutex::new(State::new(0))),
+            ranking: Arc::new(Mutex::new(Ranking::new(0))),
         };
         servers.add(urls, order)?;
         Ok(servers)
@@ -105,14 +97,14 @@ impl Servers {
             #[cfg(any(feature = "etcd", feature = "eureka"))]
             Order::Any => shuffle(&mut self.all[before..]),
         }
-        self.state = Arc::new(Mutex::new(State::new(self.all.len())));
+        self.ranking = Arc::new(Mutex::new(Ranking::new(self.all.len())));
         Ok(())
     }
 
     /// The same, of which others need not think as of these: what cannot be had here says nothing about them.
     #[cfg(feature = "consul")]
     pub(super) fn apart(mut self) -> Self {
-        self.state = Arc::new(Mutex::new(State::new(self.all.len())));
+        self.ranking = Arc::new(Mutex::new(Ranking::new(self.all.len())));
         self
     }
 
@@ -173,7 +165,7 @@ impl Servers {
         E: Fault,
         F: Future<Output = Result<T, E>>,
     {
-        let mut order = self.order(clock::now()).into_iter().peekable();
+        let mut order = self.lock().order(clock::now()).into_iter().peekable();
         loop {
             // There is at least one, and the last returns.
             let index = order.next().unwrap_or_default();
@@ -191,7 +183,7 @@ impl Servers {
     /// All of them in the order in which to ask them, for somebody who needs more than one answer.
     #[cfg(feature = "consul")]
     pub(super) fn turns(&self) -> impl Iterator<Item = Turn> {
-        let order = self.order(clock::now()).into_iter();
+        let order = self.lock().order(clock::now()).into_iter();
         order.map(|index| self.turn(index, self.all.len() == 1))
     }
 
@@ -213,44 +205,8 @@ impl Servers {
         }
     }
 
-    /// The servers in the order in which to ask them: the one that answered last, then as they are wanted, and those in
-    /// quarantine after all others.
-    fn order(&self, now: Instant) -> Vec<usize> {
-        let state = self.lock();
-        let preferred = state.preferred.filter(|preferred| preferred.until > now);
-        let preferred = preferred.map(|preferred| preferred.index);
-        let mut order: Vec<_> = (0..self.all.len()).collect();
-        order.sort_by_key(|&index| {
-            let quarantine = state.quarantines[index].filter(|&until| until > now);
-            (quarantine, Some(index) != preferred)
-        });
-        order
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn new(count: usize) -> Self {
-        Self {
-            preferred: None,
-            quarantines: vec![None; count],
-        }
-    }
-
-    fn quarantine(&mut self, index: usize, now: Instant) {
-        self.quarantines[index] = Some(clock::after(now, QUARANTINE));
-    }
-
-    fn answered(&mut self, index: usize, now: Instant) {
-        self.quarantines[index] = None;
-        let lasts = |preferred: &Preferred| preferred.index == index && preferred.until > now;
-        if !self.preferred.as_ref().is_some_and(lasts) {
-            let until = clock::after(now, SESSION.mul_f64(0.5 + ThreadRng.unit()));
-            self.preferred = Some(Preferred { index, until });
-        }
+    fn lock(&self) -> MutexGuard<'_, Ranking> {
+        self.ranking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -281,11 +237,11 @@ impl<'a> Attempt<'a> {
 
     fn ends(mut self, is_broken: bool) {
         self.has_ended = true;
-        let mut state = self.servers.lock();
+        let mut ranking = self.servers.lock();
         if is_broken {
-            state.quarantine(self.index, clock::now());
+            ranking.quarantine(self.index, clock::now());
         } else {
-            state.answered(self.index, clock::now());
+            ranking.answered(self.index, clock::now());
         }
     }
 }
@@ -313,10 +269,6 @@ const AT: &str = " at ";
 const IMPATIENCE: Duration = Duration::from_secs(3);
 /// How long a server must have been silent to be blamed by somebody who did not wait for the end.
 const SILENCE: Duration = Duration::from_millis(500);
-/// As long as an election and a restart take, and no longer than callers should do without their nearest server.
-const QUARANTINE: Duration = Duration::from_secs(30);
-/// How long one that answers is kept before the nearest is asked again, give or take half: Eureka's own session.
-const SESSION: Duration = Duration::from_secs(20 * 60);
 
 #[cfg(all(test, feature = "consul", feature = "eureka"))]
 #[allow(clippy::unwrap_used)] // In helpers too, which clippy does not know to be tests.
@@ -344,29 +296,6 @@ mod tests {
         };
         let _ = servers.each(ask).await;
         asked.lock().unwrap().clone()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_one_that_answers_is_kept_and_a_quarantine_ends() {
-        let servers = three();
-        assert_eq!(asked(&servers, "").await, "a");
-        assert_eq!(asked(&servers, "a").await, "ab");
-        assert_eq!(asked(&servers, "a").await, "b", "kept");
-        assert_eq!(asked(&servers, "b").await, "bc", "a is in quarantine");
-        clock::sleep(QUARANTINE).await;
-        assert_eq!(asked(&servers, "c").await, "ca", "the quarantine has ended");
-        assert_eq!(asked(&servers, "abc").await, "abc", "the last resort");
-        assert_eq!(asked(&servers, "").await, "a");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn after_a_session_the_nearest_is_asked_again() {
-        let servers = three();
-        assert_eq!(asked(&servers, "a").await, "ab");
-        clock::sleep(SESSION.mul_f64(0.4)).await;
-        assert_eq!(asked(&servers, "").await, "b");
-        clock::sleep(SESSION.mul_f64(1.2)).await;
-        assert_eq!(asked(&servers, "").await, "a");
     }
 
     #[tokio::test(start_paused = true)]
