@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::flow::Flow;
 use super::shared::Shared;
 use crate::algo::breaker::{Call, Ticket};
+use crate::algo::tick::Moment;
 use crate::classify::Outcome;
 use crate::clock;
 use crate::rng::ThreadRng;
@@ -25,7 +26,7 @@ pub(super) struct Claim {
 impl Permit {
     /// Counts how the call went; it began when the permit was given.
     pub fn record(self, outcome: Outcome) {
-        clock::poll(|| self.end(true, outcome));
+        self.record_at(Moment::of(clock::now()), outcome);
     }
 
     /// Counts a call that has just ended. A success that nobody waited for is not worth a look at the clock, unless calls
@@ -37,15 +38,26 @@ impl Permit {
             started,
             loan,
         } = self.0;
-        mem::forget(self);
         let flow = loan.state();
+        let at_once = outcome == Outcome::Success && !pended && !flow.times_calls();
+        if at_once && flow.succeed(epoch, started, clock::end_at_once(started)) {
+            mem::forget(self);
+        } else {
+            self.record_at(clock::end(), outcome);
+        }
+    }
+
+    #[inline(always)]
+    fn record_at(self, now: Moment, outcome: Outcome) {
+        let Claim {
+            epoch,
+            started,
+            loan,
+        } = self.0;
+        mem::forget(self);
         let succeeded = outcome == Outcome::Success;
-        let now = match succeeded && !pended && !flow.times_calls() {
-            true => clock::end_at_once(started),
-            false => clock::end(),
-        };
-        if !(succeeded && flow.succeed(epoch, started, now)) {
-            finish(epoch, started, loan, clock::end().at, Some(outcome));
+        if !(succeeded && loan.state().succeed(epoch, started, now)) {
+            finish(epoch, started, loan, now.at, Some(outcome));
         }
     }
 
