@@ -46,11 +46,9 @@ impl<T, S: Lend> Slab<T, S> {
                 owner: Mutex::new(Weak::new()),
             }))
         });
-        let owned = Arc::new(Owned {
-            value: begin(&cell.state),
-            cell,
-            slab: self,
-        });
+        let tenancy = Tenancy { cell, slab: self };
+        let value = begin(&cell.state);
+        let owned = Arc::new(Owned { value, tenancy });
         *lock(&cell.owner) = Arc::downgrade(&owned);
         Owner(owned)
     }
@@ -74,20 +72,31 @@ pub(crate) struct Owner<T: 'static, S: 'static>(Arc<Owned<T, S>>);
 
 struct Owned<T: 'static, S: 'static> {
     value: T,
+    // Dropped last: not before is the cell another's.
+    tenancy: Tenancy<T, S>,
+}
+
+struct Tenancy<T: 'static, S: 'static> {
     cell: &'static Cell<T, S>,
     slab: &'static Slab<T, S>,
+}
+
+impl<T, S> Drop for Tenancy<T, S> {
+    fn drop(&mut self) {
+        lock(&self.slab.left).unsure.push_back(self.cell);
+    }
 }
 
 impl<T, S: Lend> Owner<T, S> {
     #[inline(always)]
     pub(crate) fn state(&self) -> &'static S {
-        &self.0.cell.state
+        &self.0.tenancy.cell.state
     }
 
     /// For a call that was [counted](Loans::begin).
     #[inline(always)]
     pub(crate) fn lend(&self) -> Loan<T, S> {
-        Loan(self.0.cell)
+        Loan(self.0.tenancy.cell)
     }
 
     /// Whether there is a clone, or a loan that has not ended.
@@ -95,7 +104,7 @@ impl<T, S: Lend> Owner<T, S> {
         let cloned = Arc::strong_count(&self.0) > 1;
         // What a clone has lent that is gone is seen after it.
         fence(Ordering::Acquire);
-        cloned || !self.0.cell.is_idle()
+        cloned || !self.0.tenancy.cell.is_idle()
     }
 }
 
@@ -117,12 +126,6 @@ impl<T, S> Deref for Owner<T, S> {
 impl<T: fmt::Debug, S> fmt::Debug for Owner<T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.value.fmt(f)
-    }
-}
-
-impl<T, S> Drop for Owned<T, S> {
-    fn drop(&mut self) {
-        lock(&self.slab.left).unsure.push_back(self.cell);
     }
 }
 
