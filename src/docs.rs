@@ -2,6 +2,9 @@
 //!
 //! Begin with [`client`] for the whole stack, or with [`order`] and the guide of a layer for a stack of your own. They
 //! are the files of `docs/` in the repository, and their examples are compiled and run with the tests.
+//!
+//! They need tokio with its feature `full`, and those with layers tower with `util`. `start_paused` is for tests: it needs
+//! tokio's `test-util`, and time stands still but for what is waited for.
 
 #[doc = include_str!("../docs/client.md")]
 pub mod client {}

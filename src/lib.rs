@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  registries ──Update──▶ discovery ──Snapshot──┐
-//!  (one file each)        (cache, guard)        ▼
+//!  (one module each)      (cache, guard)        ▼
 //!  caller ─▶ client ─▶ timeout · bulkhead ─▶ balance ─▶ timeout of an attempt ─▶ transport
 //!            (policy   retry · circuit       pick by                             (reqwest)
 //!             by name)  breaker              load ◀──── outcome ◀──── classify ◀─────┘
@@ -78,10 +78,10 @@
 //! | `etcd` | `registries::etcd`: [etcd](docs::registries::etcd) |
 //! | `zookeeper` | `registries::zookeeper`: [ZooKeeper](docs::registries::zookeeper) |
 //! | `kubernetes` | `registries::kubernetes`: [Kubernetes](docs::registries::kubernetes) |
-//! | `dns` | `registries::dns`: [DNS](docs::registries::dns), addresses and SRV records |
-//! | `redis` | `transport::redis`: [a rate limit that processes share](docs::layers::rate_limit#a-limit-that-processes-share) |
-//! | `file` | `registries::file`: [a TOML or JSON file](docs::registries::file) that is watched |
-//! | `cli` | the command `buttress`: [what a client would see](docs::cli), and why |
+//! | `dns` | `registries::dns`: [DNS](docs::registries::dns), addresses and SRV records; Rust 1.88 |
+//! | `redis` | `transport::redis`: [a rate limit that processes share](docs::layers::rate_limit#a-limit-that-processes-share); Rust 1.88 |
+//! | `file` | `registries::file`: [a TOML or JSON file](docs::registries::file) that is watched; Rust 1.89 |
+//! | `cli` | the command `buttress`: [what a client would see](docs::cli), and why; Rust 1.89 |
 //! | `metrics` | `observe::MetricsObserver`: events as [figures](docs::observe) |
 //! | `tracing` | `observe::TracingObserver`: events as `tracing` [events](docs::observe) |
 //!
@@ -101,7 +101,8 @@
 //!
 //! The guides are in [`docs`]: [the client](docs::client), [in which order](docs::order) layers stack,
 //! [around `reqwest`, `hyper`, `tonic` and `axum`](docs::transports),
-//! [discovery](docs::discovery), [what is told](docs::observe), every [default](docs::defaults) with its reason.
+//! [discovery](docs::discovery), [balancing](docs::balance), [the command](docs::cli), [what is told](docs::observe),
+//! [what a call costs](docs::performance), every [default](docs::defaults) with its reason, and [why](docs::design) it is so.
 
 mod admitted;
 pub mod algo;

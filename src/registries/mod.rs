@@ -1,4 +1,4 @@
-//! One file a registry.
+//! One module a registry; `http`, `lines` and `servers` are what several of them share.
 
 #[cfg(feature = "consul")]
 pub mod consul;

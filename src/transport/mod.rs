@@ -1,4 +1,4 @@
-//! Where foreign crates meet ours: one file and one feature each.
+//! Where foreign crates meet ours: one module and one feature each.
 
 #[cfg(feature = "axum")]
 pub mod axum;

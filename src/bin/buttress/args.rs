@@ -81,8 +81,8 @@ fn after() -> String {
         "\
 Registries, with +https after the scheme for TLS, which zookeeper and dns do without:
 {forms}
-Secrets: BUTTRESS_TOKEN for Kubernetes and, or else CONSUL_HTTP_TOKEN, for Consul; BUTTRESS_USER and BUTTRESS_PASSWORD for
-the others. With _FILE after the name, in the file that it names. A user and password work in the URL too, where other
+Secrets: BUTTRESS_TOKEN for Kubernetes and Consul; for Consul CONSUL_HTTP_TOKEN too, if that is not set; BUTTRESS_USER and
+BUTTRESS_PASSWORD for the others. With _FILE after the name, in the file that it names. A user and password work in the URL too, where other
 users of the machine can see them."
     )
 }

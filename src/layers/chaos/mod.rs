@@ -1,4 +1,4 @@
-//! Faults on purpose: late answers, errors, hangs and answers cut short.
+//! Faults on purpose: late answers, errors, hangs and answers cut short. See the [guide](crate::docs::layers::chaos).
 //!
 //! A [`Chaos`] is off until it is given [`Faults`](crate::algo::faults::Faults), and these can change while calls flow.
 //! A call meets them by chance, which a seed repeats. It stands where the peer would fail, inside all other layers.

@@ -1,4 +1,5 @@
 //! Makes one call of many: of those that ask for the same, or of those that a peer can answer together.
+//! See the [guide](crate::docs::layers::coalesce).
 //!
 //! A [`CoalesceLayer`] has one call under way for each key. Who asks for the same key meanwhile waits for that call and
 //! gets a copy of its answer. It protects a peer from a herd: a cache entry that expires, a page that everybody opens.

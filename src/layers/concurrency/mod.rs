@@ -1,4 +1,4 @@
-//! A limit on calls under way that finds itself.
+//! A limit on calls under way that finds itself. See the [guide](crate::docs::layers::concurrency).
 //!
 //! Where a [bulkhead](super::bulkhead) is told how many calls a peer can bear, a [`ConcurrencyLimit`] finds out: it
 //! measures each call and asks a [`Limit`](crate::algo::limit::Limit) of [`algo::limit`](crate::algo::limit) for more

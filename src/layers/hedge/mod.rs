@@ -1,4 +1,5 @@
 //! Sends a slow request a second time, and takes the answer that comes first.
+//! See the [guide](crate::docs::layers::hedge).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]

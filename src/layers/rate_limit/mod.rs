@@ -1,4 +1,4 @@
-//! A limit on how many calls there are in a time.
+//! A limit on how many calls there are in a time. See the [guide](crate::docs::layers::rate_limit).
 //!
 //! A [`RateLimiter`] has a [`Limit`](crate::algo::gcra::Limit): so many permits a period, and so many at once. A call that comes too early is
 //! refused at once and told when its permits would be there, or, with [`wait`](RateLimiter::wait), waits for them if

@@ -1,4 +1,4 @@
-//! Holds back a share of the calls that the peer would refuse anyway.
+//! Holds back a share of the calls that the peer would refuse anyway. See the [guide](crate::docs::layers::throttle).
 //!
 //! Where the peer refuses more than half of what it is sent, refusing costs it more than the work it still does. A
 //! [`Throttle`] counts what is asked and what is accepted over the last two minutes, and refuses the rest with a
