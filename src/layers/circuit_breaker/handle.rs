@@ -201,6 +201,12 @@ impl CircuitBreaker {
         self.shared.is_in_use()
     }
 
+    /// Whether it refuses calls now; one that lets every call through says so without its lock.
+    #[inline(always)]
+    pub(super) fn refuses(&self) -> bool {
+        self.shared.flow.epoch().is_none() && self.refusal().is_some()
+    }
+
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.with(|breaker, now| breaker.refusal(now, &mut ThreadRng))
     }

@@ -11,8 +11,8 @@ use crate::error::Rejected;
 
 /// The service of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 ///
-/// It is ready when the service inside is, and reserves nothing; it is ready as well while the breaker refuses, so
-/// that a call is refused at once and not when the service inside comes back.
+/// It is ready when the service inside is, and reserves nothing. While the breaker refuses it is ready without asking, so
+/// that a call is refused at once, whatever the service inside waits for or fails with.
 pub struct CircuitBreakerService<S, C> {
     inner: S,
     breaker: CircuitBreaker,
@@ -27,7 +27,7 @@ enum Readiness {
     Inner,
     /// The inner service is not ready. Wakes the caller when the breaker changes, for it may refuse then.
     Waiting(Pin<Box<dyn Future<Output = ()> + Send + Sync>>),
-    /// The inner service is not ready and must not be called, but the breaker refuses.
+    /// The inner service was not asked or is not ready, and must not be called, but the breaker refuses.
     Refusing,
 }
 
@@ -74,6 +74,10 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if self.breaker.refuses() {
+            self.readiness = Readiness::Refusing;
+            return Poll::Ready(Ok(()));
+        }
         let polled = unready::poll(&self.breaker, || self.inner.poll_ready(cx));
         if polled.is_pending() {
             return self.poll_refusing(cx).map(Ok);

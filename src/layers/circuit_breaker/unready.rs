@@ -15,7 +15,7 @@ pub(super) fn poll<T>(breaker: &CircuitBreaker, poll: impl FnOnce() -> T) -> T {
 
 /// Counts what readiness ended with like the end of a call, unless a call would be refused now.
 pub(super) fn count(breaker: &CircuitBreaker, outcome: Outcome) {
-    if breaker.refusal().is_some() {
+    if breaker.refuses() {
         return;
     }
     if let Ok(permit) = breaker.acquire(clock::now()) {
