@@ -58,8 +58,9 @@ impl RetryBudget {
         Self::of(Form::Recent(Arc::new(Budget::new(share, floor))))
     }
 
-    /// A budget that remembers nothing: further attempts under way are at most a `share` of all calls under way (0.2 is
-    /// a fifth), or `floor`, whichever is more. So it bounds what a peer has to bear at once, where calls last long; a
+    /// A budget that remembers nothing: there may be a further attempt while those under way are no more than a `share` of
+    /// all calls under way (0.2 is a fifth), or fewer than `floor`. It is looked at before, so that there may be one more
+    /// than the share. So it bounds what a peer has to bear at once, where calls last long; a
     /// peer that fails fast sees as many retries as there is room for one after the other.
     ///
     /// # Panics

@@ -324,6 +324,36 @@ async fn a_listener_hears_each_refusal_and_may_read_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_listener_hears_where_the_limit_stands_and_each_change_once_it_is_in_force() {
+    #[derive(Default)]
+    struct Reads {
+        limit: Mutex<Option<ConcurrencyLimit>>,
+        heard: Mutex<Vec<usize>>,
+    }
+    impl Observe for Reads {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::LimitChanged { name, limit } = *event {
+                assert_eq!(name, "orders");
+                if let Some(it) = &*self.limit.lock().unwrap() {
+                    assert_eq!(it.figures().limit, limit);
+                }
+                self.heard.lock().unwrap().push(limit);
+            }
+        }
+    }
+    let reads = Arc::new(Reads::default());
+    let limit = ConcurrencyLimit::new("orders", Aimd::new(20)).observe(Arc::clone(&reads));
+    *reads.limit.lock().unwrap() = Some(limit.clone());
+    for outcome in [Outcome::Success, Outcome::Overload(None)] {
+        let permit = limit.try_acquire(Priority::Critical).unwrap();
+        advance(MS).await;
+        permit.record(outcome);
+    }
+    limit.reconfigure(Aimd::new(30));
+    assert_eq!(*reads.heard.lock().unwrap(), [20, 18, 30]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_finds_a_slot_allocates_nothing() {
     let limit = ConcurrencyLimit::new("orders", Vegas::new(10)).queue(1.0, 2.0, SECOND);
     let inner = service_fn(|()| std::future::ready(Ok::<_, BoxError>(())));

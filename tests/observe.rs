@@ -33,6 +33,10 @@ fn every_event(see: impl Fn(&Event<'_>)) {
         from: State::Closed,
         to: State::Open,
     });
+    see(&Event::LimitChanged {
+        name: "orders",
+        limit: 20,
+    });
     see(&Event::Retrying {
         retry: "orders",
         attempt: 2,
@@ -77,6 +81,14 @@ fn every_event(see: impl Fn(&Event<'_>)) {
         service,
         instance,
     });
+    let (file, error) = ("/var/lib/trips/instances.snapshot", "its checksum is wrong");
+    see(&Event::SnapshotLoaded {
+        file,
+        services: 2,
+        instances: 5,
+    });
+    see(&Event::SnapshotRefused { file, error });
+    see(&Event::SnapshotNotWritten { file, error });
     let store = "redis at 10.0.0.9:6379/0";
     see(&Event::StoreFailed {
         store,
@@ -135,6 +147,9 @@ fn every_event_becomes_a_figure_that_the_table_names() {
         "buttress.registry.recoveries{registry=consul,service=orders}",
         "buttress.registry.registrations{registry=consul,service=orders,again=true}",
         "buttress.registry.deregistrations{registry=consul,service=orders}",
+        "buttress.discovery.snapshot{outcome=loaded}",
+        "buttress.discovery.snapshot{outcome=refused}",
+        "buttress.discovery.snapshot{outcome=not_written}",
         "buttress.store.failures{store=redis at 10.0.0.9:6379/0}",
         "buttress.store.recoveries{store=redis at 10.0.0.9:6379/0}",
     ];
@@ -146,8 +161,9 @@ fn every_event_becomes_a_figure_that_the_table_names() {
         seen["buttress.discovery.instances_held{service=orders}"],
         2.0
     );
+    assert_eq!(seen["buttress.concurrency.limit{name=orders}"], 20.0);
     // Five more are the other states, at 0.
-    assert_eq!(seen.len(), at_one.len() + 2 + 5);
+    assert_eq!(seen.len(), at_one.len() + 3 + 5);
 
     let table = include_str!("../docs/observe.md");
     for series in seen.keys() {
@@ -250,6 +266,7 @@ fn every_event_is_traced_at_the_level_of_its_urgency() {
 DEBUG buttress: call refused layer=\"circuit breaker\" name=\"orders\" instance=\"orders-1\" reason=\"open\" retry_after=1s
  INFO buttress: circuit breaker tripped name=\"orders\" condition=\"failure_rate\"
  WARN buttress: circuit breaker changed name=\"orders\" from=\"closed\" to=\"open\"
+DEBUG buttress: concurrency limit changed name=\"orders\" limit=20
 DEBUG buttress: retrying name=\"orders\" attempt=2 wait=1s
 DEBUG buttress: hedging name=\"orders\" attempt=2
 DEBUG buttress: retry budget exhausted name=\"orders\"
@@ -262,6 +279,9 @@ DEBUG buttress: fault injected name=\"orders\" fault=\"hang\"
  INFO buttress: registry recovered registry=\"consul\" service=\"orders\"
  WARN buttress: instance registered again: the registry had forgotten it registry=\"consul\" service=\"orders\" instance=\"orders-1\"
  INFO buttress: instance deregistered registry=\"consul\" service=\"orders\" instance=\"orders-1\"
+ INFO buttress: snapshot loaded file=\"/var/lib/trips/instances.snapshot\" services=2 instances=5
+ WARN buttress: snapshot refused file=\"/var/lib/trips/instances.snapshot\" error=\"its checksum is wrong\"
+ WARN buttress: snapshot not written file=\"/var/lib/trips/instances.snapshot\" error=\"its checksum is wrong\"
  WARN buttress: store failed store=\"redis at 10.0.0.9:6379/0\" error=\"no answer in time\" wait=1s
  INFO buttress: store recovered store=\"redis at 10.0.0.9:6379/0\"
 ";

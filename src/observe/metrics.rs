@@ -93,6 +93,9 @@ impl Observe for MetricsObserver {
                 let condition = words::condition(condition);
                 self.count(TRIPS, &[("name", breaker), ("condition", condition)]);
             }
+            Event::LimitChanged { name, limit } => {
+                self.set(LIMIT, &[("name", name)], limit as f64);
+            }
             Event::Retrying { retry, .. } => self.count(ATTEMPTS, &[("name", retry)]),
             Event::Hedging { hedge, .. } => self.count(HEDGES, &[("name", hedge)]),
             Event::BudgetExhausted { retry } => self.count(EXHAUSTED, &[("name", retry)]),
@@ -194,6 +197,7 @@ const REFUSED: &str = "buttress.calls.refused";
 const TRANSITIONS: &str = "buttress.circuit_breaker.transitions";
 const TRIPS: &str = "buttress.circuit_breaker.trips";
 const STATE: &str = "buttress.circuit_breaker.state";
+const LIMIT: &str = "buttress.concurrency.limit";
 const ATTEMPTS: &str = "buttress.retry.attempts";
 const HEDGES: &str = "buttress.hedge.attempts";
 const EXHAUSTED: &str = "buttress.retry.budget_exhausted";
@@ -243,11 +247,12 @@ const COUNTERS: [(&str, &str); 17] = [
     (STORE_RECOVERIES, "times a store was back"),
 ];
 
-const GAUGES: [(&str, &str); 3] = [
+const GAUGES: [(&str, &str); 4] = [
     (
         STATE,
         "1 for the state a circuit breaker is in, 0 for others",
     ),
+    (LIMIT, "calls that a limit lets be under way at once"),
     (
         INSTANCES,
         "instances known of a service, held ones included",

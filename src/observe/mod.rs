@@ -65,6 +65,13 @@ pub enum Event<'a> {
         /// The state it is in.
         to: State,
     },
+    /// A limit that finds itself is at another number of calls. It is told as well when it is first observed.
+    LimitChanged {
+        /// The limit's name.
+        name: &'a str,
+        /// How many calls may be under way at once by now.
+        limit: usize,
+    },
     /// A call is about to be tried again.
     Retrying {
         /// The policy's name.

@@ -36,6 +36,9 @@ impl Observe for TracingObserver {
                 let condition = words::condition(condition);
                 info!(target: TARGET, name = breaker, condition, "circuit breaker tripped");
             }
+            Event::LimitChanged { name, limit } => {
+                debug!(target: TARGET, name, limit, "concurrency limit changed");
+            }
             Event::Retrying {
                 retry,
                 attempt,

@@ -10,7 +10,7 @@ use crate::algo::limit::{Average, Limit, PerEvent, Sample, rejection_rate};
 use crate::classify::{ErrorsFail, Outcome};
 use crate::clock;
 use crate::error::{Reason, Rejected};
-use crate::observe::Observer;
+use crate::observe::{Event, Observer};
 use crate::rng::ThreadRng;
 use crate::slots::{Admission, Slots, Wait};
 
@@ -97,10 +97,13 @@ impl ConcurrencyLimit {
         self
     }
 
-    /// Tells `observer` of each call refused.
+    /// Tells `observer` of each call refused, and of the limit: where it stands now, and each change.
+    ///
+    /// A change is told to the observer of the handle whose call brought it.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
         Arc::make_mut(&mut self.settings).observer = observer.into();
+        self.tell();
         self
     }
 
@@ -131,6 +134,7 @@ impl ConcurrencyLimit {
         self.slots.set_limit(measured.limit.limit().max(1));
         drop(measured);
         self.slots.wake();
+        self.tell();
     }
 
     /// Asks for a slot without tower, for work that is no service, and does not wait for it.
@@ -223,7 +227,16 @@ impl ConcurrencyLimit {
         drop(measured);
         if changed {
             self.slots.wake();
+            self.tell();
         }
+    }
+
+    /// Tells the limit as it is now, so that of two changes the one that is told last is not an old one.
+    fn tell(&self) {
+        self.settings.observer.emit(&Event::LimitChanged {
+            name: &self.settings.name,
+            limit: self.slots.limit(),
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Measured> {
