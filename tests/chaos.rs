@@ -150,6 +150,22 @@ async fn the_error_can_be_the_services_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_can_be_an_answer_as_a_peer_gives_it() {
+    let chaos = Chaos::new("prices", 1);
+    // What comes out of the layer: an answer that was put into another type, and is not cut.
+    let mut service = chaos
+        .layer()
+        .answer(|| "503".to_owned())
+        .cut(|answer: u32, _: bool| answer.to_string())
+        .layer(echo());
+    assert_eq!(service.call(7).await.unwrap(), "7");
+    chaos.set(Faults::new().errors(1.0).latency(1.0, SECOND..=SECOND));
+    let began = clock::now();
+    assert_eq!(service.call(7).await.unwrap(), "503");
+    assert_eq!(clock::now() - began, SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_stands_outside_takes_it_for_trouble_of_the_peer() {
     let chaos = Chaos::new("prices", 1);
     let breaker = CircuitBreaker::new("prices", Settings::default().minimum_calls(4));

@@ -22,26 +22,41 @@ impl<Req> Choose<Req> for Always {
     }
 }
 
-/// What a call fails with.
-pub trait Fail<E> {
-    /// The error of the next one.
-    fn error(&self) -> E;
+/// How a call ends that is to fail.
+pub trait Fail<Res, E> {
+    /// The end of the next one.
+    fn end(&self) -> Result<Res, E>;
 }
 
-impl<F: Fn() -> E, E> Fail<E> for F {
-    fn error(&self) -> E {
-        self()
-    }
-}
-
-/// The error of a call that was made to fail, unless [`error`](super::ChaosLayer::error) makes another. It is no
-/// [`Rejected`](crate::Rejected): breakers and balancers are to take it for a failure of the peer.
+/// The error of a call that was made to fail, unless [`error`](super::ChaosLayer::error) or
+/// [`answer`](super::ChaosLayer::answer) says otherwise. It is no [`Rejected`](crate::Rejected): breakers and balancers
+/// are to take it for a failure of the peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Injected;
 
-impl<E: From<Self>> Fail<E> for Injected {
-    fn error(&self) -> E {
-        Self.into()
+impl<Res, E: From<Self>> Fail<Res, E> for Injected {
+    fn end(&self) -> Result<Res, E> {
+        Err(Self.into())
+    }
+}
+
+/// An error of your own; see [`ChaosLayer::error`](super::ChaosLayer::error).
+#[derive(Clone, Copy, Debug)]
+pub struct WithError<F>(pub(super) F);
+
+impl<F: Fn() -> E, Res, E> Fail<Res, E> for WithError<F> {
+    fn end(&self) -> Result<Res, E> {
+        Err(self.0())
+    }
+}
+
+/// An answer that is a failure; see [`ChaosLayer::answer`](super::ChaosLayer::answer).
+#[derive(Clone, Copy, Debug)]
+pub struct WithAnswer<F>(pub(super) F);
+
+impl<F: Fn() -> Res, Res, E> Fail<Res, E> for WithAnswer<F> {
+    fn end(&self) -> Result<Res, E> {
+        Ok(self.0())
     }
 }
 

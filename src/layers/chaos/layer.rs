@@ -3,7 +3,7 @@ use std::task::{Context, Poll};
 
 use tower::{Layer, Service};
 
-use super::hooks::{Always, Choose, Cut, Fail, Injected, Whole};
+use super::hooks::{Always, Choose, Cut, Fail, Injected, Whole, WithAnswer, WithError};
 use super::{Chaos, ChaosFuture};
 use crate::algo::faults::Fault;
 
@@ -12,7 +12,7 @@ use crate::algo::faults::Fault;
 pub struct ChaosLayer<P, E, C> {
     chaos: Chaos,
     when: P,
-    error: E,
+    fail: E,
     cut: C,
 }
 
@@ -21,7 +21,7 @@ impl ChaosLayer<Always, Injected, Whole> {
         Self {
             chaos,
             when: Always,
-            error: Injected,
+            fail: Injected,
             cut: Whole,
         }
     }
@@ -37,21 +37,35 @@ impl<P, E, C> ChaosLayer<P, E, C> {
         ChaosLayer {
             chaos: self.chaos,
             when: chosen,
-            error: self.error,
+            fail: self.fail,
             cut: self.cut,
         }
     }
 
-    /// Makes the error of a call that fails. Default [`Injected`], for error types that can hold any.
+    /// Makes the error of a call that is to fail. Default [`Injected`], for error types that can hold any.
     #[must_use]
-    pub fn error<Err, F>(self, error: F) -> ChaosLayer<P, F, C>
+    pub fn error<Err, F>(self, error: F) -> ChaosLayer<P, WithError<F>, C>
     where
         F: Fn() -> Err,
     {
+        self.fail(WithError(error))
+    }
+
+    /// Makes the answer of a call that is to fail, where that is how the peer would: a 503, or a 429 with a
+    /// `Retry-After`. It is what comes out of this layer, and is not cut.
+    #[must_use]
+    pub fn answer<Res, F>(self, answer: F) -> ChaosLayer<P, WithAnswer<F>, C>
+    where
+        F: Fn() -> Res,
+    {
+        self.fail(WithAnswer(answer))
+    }
+
+    fn fail<F>(self, fail: F) -> ChaosLayer<P, F, C> {
         ChaosLayer {
             chaos: self.chaos,
             when: self.when,
-            error,
+            fail,
             cut: self.cut,
         }
     }
@@ -66,7 +80,7 @@ impl<P, E, C> ChaosLayer<P, E, C> {
         ChaosLayer {
             chaos: self.chaos,
             when: self.when,
-            error: self.error,
+            fail: self.fail,
             cut,
         }
     }
@@ -102,7 +116,7 @@ impl<S, P, E, C, Req> Service<Req> for ChaosService<S, P, E, C>
 where
     S: Service<Req>,
     P: Choose<Req>,
-    E: Fail<S::Error>,
+    E: Fail<C::Response, S::Error>,
     C: Cut<S::Response> + Clone,
 {
     type Response = C::Response;
@@ -117,7 +131,7 @@ where
         let ChaosLayer {
             chaos,
             when,
-            error,
+            fail,
             cut,
         } = &self.layer;
         let (delay, fault) = match when.chooses(&request) {
@@ -132,7 +146,7 @@ where
             chaos.tell(word(fault));
         }
         match fault {
-            Some(Fault::Error) => ChaosFuture::over(Err(error.error()), delay),
+            Some(Fault::Error) => ChaosFuture::over(fail.end(), delay),
             Some(Fault::Hang) => ChaosFuture::hung(),
             Some(Fault::Cut) | None => {
                 let inner = self.inner.call(request);

@@ -40,5 +40,5 @@ mod layer;
 
 pub use future::ChaosFuture;
 pub use handle::Chaos;
-pub use hooks::{Always, Choose, Cut, Fail, Injected, Whole};
+pub use hooks::{Always, Choose, Cut, Fail, Injected, Whole, WithAnswer, WithError};
 pub use layer::{ChaosLayer, ChaosService};
