@@ -83,6 +83,8 @@ struct Tenancy<T: 'static, S: 'static> {
 
 impl<T, S> Drop for Tenancy<T, S> {
     fn drop(&mut self) {
+        // Else it would keep the owner's memory.
+        *lock(&self.cell.owner) = Weak::new();
         lock(&self.slab.left).unsure.push_back(self.cell);
     }
 }

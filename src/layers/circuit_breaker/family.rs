@@ -27,7 +27,7 @@ use crate::observe::Observer;
 /// A breaker stays while a call is under way or somebody holds it, and while it is forced open, disabled or counting
 /// only, since somebody said so: by so many there may be more than `most_keys`.
 ///
-/// What calls count in is kept for the next breaker when one is forgotten: about 1 KB on two cores, 8 KB on 32 or more.
+/// What calls count in is kept for the next breaker when one is forgotten: 0.7 KB on two cores, 8 KB on 32 or more.
 pub struct CircuitBreakers<K> {
     family: Arc<Family<K>>,
     idle: Duration,
