@@ -17,7 +17,7 @@ use buttress::clock;
 use buttress::discovery::Watch;
 use buttress::error::{Reason, Rejected};
 use buttress::layers::bulkhead::Bulkhead;
-use buttress::layers::hedge::{CopyRequest, HedgeLayer, LiveQuantile};
+use buttress::layers::hedge::{CopyRequest, Delay, HedgeLayer, LiveQuantile};
 use buttress::layers::retry::RetryLayer;
 use buttress::observe::{Event, Observe};
 use buttress::{BoxError, Deadline, Instance, Outcome};
@@ -644,8 +644,11 @@ async fn the_delay_stays_within_its_bounds() {
     let quantile = || LiveQuantile::new(0.5).minimum_samples(1);
     for (latency, bounds, expected) in [(3, 20..=200, 20), (700, 20..=200, 200)] {
         let bounds = ms(*bounds.start())..=ms(*bounds.end());
-        let layer = HedgeLayer::new(quantile().bounds(bounds)).budget(None);
+        let shown = Delay::from(quantile().bounds(bounds.clone()));
+        let layer = HedgeLayer::new(shown.clone()).budget(None);
+        assert_eq!(shown.current(), *bounds.end(), "nothing was measured");
         calls_of(&layer, [latency; 3]).await;
+        assert_eq!(shown.current().as_millis(), expected);
         let delay = delay_of(&layer).await;
         assert!((expected..=expected + 2).contains(&delay), "{delay}");
     }

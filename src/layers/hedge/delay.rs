@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::algo::quantile::{Quantile, WINDOW};
 use crate::clock;
 
-/// How long an attempt may take before it is hedged: a fixed [`Duration`], or a [`LiveQuantile`].
+/// How long an attempt may take before it is hedged: a fixed [`Duration`], or a [`LiveQuantile`]. Clones share what was
+/// measured.
 #[derive(Clone, Debug)]
 pub struct Delay(Kind);
 
@@ -29,7 +30,8 @@ impl From<LiveQuantile> for Delay {
 }
 
 impl Delay {
-    pub(super) fn current(&self) -> Duration {
+    /// How long that is now.
+    pub fn current(&self) -> Duration {
         match &self.0 {
             Kind::Fixed(delay) => *delay,
             Kind::Live(latencies) => latencies.delay(),
