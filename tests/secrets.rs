@@ -287,6 +287,10 @@ async fn a_url_that_cannot_be_used_is_not_repeated() {
         format!("{USER}:{}@host", PASSWORD[0]),
         format!("http://{USER}:{TOKEN}?{}@host", PASSWORD[0]),
         format!("http://%ab:{}@host", PASSWORD[0]),
+        format!("http://{USER}:{},more@host", PASSWORD[0]),
+        format!("http://{USER}:1,{},http://more@host", PASSWORD[0]),
+        format!("http://{USER}:1/{}@host", PASSWORD[0]),
+        format!("http://{USER}:1?{}@host:99999", PASSWORD[0]),
     ] {
         assert_error_is_clean(&Consul::new(&url).unwrap_err());
         assert_error_is_clean(&Eureka::new(&url).unwrap_err());

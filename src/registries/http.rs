@@ -44,6 +44,12 @@ impl Http {
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             return Err(wrong(what, format!("its URL is `{written}`; {WANTED}")));
         }
+        // The end of a password, taken for a path.
+        let parts = [Some(url.path()), url.query(), url.fragment()];
+        if parts.iter().flatten().any(|part| part.contains('@')) {
+            let message = format!("its URL is `{written}`; {ESCAPED}");
+            return Err(wrong(what, message));
+        }
         let written = [url.username(), url.password().unwrap_or_default()].map(str::to_owned);
         // A registry is a neighbour: the proxies of the environment are for what is far away.
         let client = build(what, ClientBuilder::new().no_proxy())?;
@@ -215,8 +221,8 @@ impl fmt::Debug for Http {
     }
 }
 
-/// A URL as it was written, without what may be a secret: user, password and query.
-fn shown(url: &str) -> String {
+/// URLs as they were written, without what may be a secret: user, password and query.
+pub(super) fn shown(url: &str) -> String {
     let (hidden, rest) = match url.rsplit_once('@') {
         Some((_, place)) => ("…@", place),
         None => ("", url),
@@ -248,4 +254,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 const LATE: &str = "no answer in time";
 /// What a URL should look like.
 const WANTED: &str = "write it as http://HOST:PORT or https://HOST:PORT";
+/// What would end the host and its port, or the whole URL.
+pub(super) const ESCAPED: &str =
+    "in a user or password, write / as %2F, ? as %3F, # as %23 and a comma as %2C";
 const CONNECT: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use reqwest::ClientBuilder;
 
 use self::ranking::Ranking;
-use super::http::{Http, PATIENCE};
+use super::http::{self, ESCAPED, Http, PATIENCE};
 #[cfg(any(feature = "etcd", feature = "eureka"))]
 use crate::algo::Rng;
 use crate::clock;
@@ -75,11 +75,19 @@ impl Servers {
         Ok(servers)
     }
 
-    /// Adds those at `urls`, to be asked when none of those before answers.
-    pub(super) fn add(&mut self, urls: &str, order: Order) -> Result<(), RegistryError> {
+    /// Adds those at the URLs `written`, separated by commas, to be asked when none of those before answers.
+    pub(super) fn add(&mut self, written: &str, order: Order) -> Result<(), RegistryError> {
         let before = self.all.len();
-        for url in urls.split(',') {
-            let mut http = Http::new(self.what, url.trim())?;
+        let urls: Vec<_> = written.split(',').collect();
+        for (index, url) in urls.iter().enumerate() {
+            let mut http = Http::new(self.what, url.trim()).map_err(|error| {
+                // It may end in the middle of a password, which the error would show.
+                if !urls[index + 1..].iter().any(|url| url.contains('@')) {
+                    return error;
+                }
+                let message = format!("its URLs are `{}`; {ESCAPED}", http::shown(written));
+                http::wrong(self.what, message)
+            })?;
             if let Some(first) = self.all.first() {
                 http.share(first);
             }

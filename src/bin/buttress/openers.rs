@@ -21,7 +21,7 @@ use super::source::shown;
 pub(super) type Opened = Result<Arc<dyn Registry>, String>;
 
 pub(super) fn consul(place: &Place) -> Opened {
-    let consul = Consul::new(&place.url()?).and_then(|consul| consul.client(place.client()));
+    let consul = Consul::new(&place.urls()?).and_then(|consul| consul.client(place.client()));
     let consul = consul.map_err(told)?;
     let credentials = place.credentials;
     let token = credentials.token.as_ref();
@@ -32,7 +32,7 @@ pub(super) fn consul(place: &Place) -> Opened {
 }
 
 pub(super) fn eureka(place: &Place) -> Opened {
-    let eureka = Eureka::new(&place.url()?).and_then(|eureka| eureka.client(place.client()));
+    let eureka = Eureka::new(&place.urls()?).and_then(|eureka| eureka.client(place.client()));
     Ok(Arc::new(eureka.map_err(told)?.poll(POLL)))
 }
 

@@ -1,5 +1,5 @@
-use percent_encoding::percent_decode_str;
-use reqwest::{Certificate, ClientBuilder, Url};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use reqwest::{Certificate, ClientBuilder};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::credentials::Credentials;
@@ -21,32 +21,18 @@ impl Place<'_> {
         if self.secure { "https" } else { "http" }
     }
 
-    /// Its URL, with the user and password of the environment where it has none.
-    pub(super) fn url(&self) -> Result<String, String> {
-        let url = format!("{}://{}", self.http(), self.rest);
-        // What cannot be read is the registry's to refuse.
-        let Ok(mut read) = Url::parse(&url) else {
-            return Ok(url);
-        };
-        // The end of a password, taken for a path.
-        if [Some(read.path()), read.query(), read.fragment()]
-            .iter()
-            .flatten()
-            .any(|it| it.contains('@'))
-        {
-            let message = "in a user or password, write / as %2F, ? as %3F and # as %23";
-            return Err(format!("`{}`: {message}", shown(self.url)));
-        }
-        // Neither can fail where there is a host.
-        if let (Some(user), "") = (&self.credentials.user, read.username()) {
-            let _ = read.set_username(user);
-        }
-        if let (Some(password), None) = (&self.credentials.password, read.password()) {
-            if !read.username().is_empty() {
-                let _ = read.set_password(Some(password.expose_secret()));
-            }
-        }
-        Ok(read.into())
+    /// The URLs of its servers, which are separated by commas and share the user, the password and the path.
+    pub(super) fn urls(&self) -> Result<String, String> {
+        let (at, login) = self.login()?;
+        let (servers, path) = at.split_at(at.find('/').unwrap_or(at.len()));
+        let login = login.map_or_else(String::new, |(name, password)| {
+            let [name, password] = [&name, password.expose_secret()].map(|it| encoded(it));
+            format!("{name}:{password}@")
+        });
+        let urls: Vec<_> = (servers.split(','))
+            .map(|server| format!("{}://{login}{server}{path}", self.http()))
+            .collect();
+        Ok(urls.join(","))
     }
 
     pub(super) fn client(&self) -> ClientBuilder {
@@ -70,6 +56,9 @@ impl Place<'_> {
         match (name, password) {
             (Some(name), Some(password)) => Ok((rest, Some((name, password)))),
             (Some(_), None) => Err(format!("`{}`: the user has no password", shown(self.url))),
+            (None, Some(_)) if !user.is_empty() => {
+                Err(format!("`{}`: the password has no user", shown(self.url)))
+            }
             (None, _) => Ok((rest, None)),
         }
     }
@@ -103,4 +92,8 @@ type Login = (String, SecretString);
 
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }

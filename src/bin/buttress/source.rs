@@ -58,8 +58,16 @@ pub(super) fn forms() -> String {
 
 /// What a URL begins with, how it is written, and what it opens.
 const SCHEMES: &[(&str, &str, Open)] = &[
-    ("consul", "consul://HOST:8500[/PATH]", openers::consul),
-    ("eureka", "eureka://HOST:8761/eureka", openers::eureka),
+    (
+        "consul",
+        "consul://HOST:8500[,HOST:8500...][/PATH]",
+        openers::consul,
+    ),
+    (
+        "eureka",
+        "eureka://HOST:8761[,HOST:8761...]/eureka",
+        openers::eureka,
+    ),
     (
         "etcd",
         "etcd://HOST:2379[,HOST:2379...][/PREFIX]",
@@ -111,6 +119,10 @@ mod tests {
         for (url, expected) in [
             ("consul://h:8500", "consul at http://h:8500"),
             ("CONSUL://h:8500/path/", "consul at http://h:8500/path"),
+            (
+                "consul://me:pa,ss/w%40rd@a:1,b:2/path",
+                "consul at http://a:1/path, http://b:2/path",
+            ),
             ("consul+https://h:8501", "consul at https://h:8501"),
             ("consuls://h:8501", "consul at https://h:8501"),
             ("eureka://h:8761/eureka", "eureka at http://h:8761/eureka"),
@@ -159,12 +171,16 @@ mod tests {
     }
 
     #[test]
-    fn a_user_of_etcd_without_a_password_is_refused() {
+    fn a_user_without_a_password_or_the_other_way_is_refused() {
         assert_eq!(
             name("etcd://me@h:2379").unwrap_err(),
             "`…@h:2379`: the user has no password"
         );
         assert!(name("etcd://me:pa55@h:2379").is_ok());
+        assert_eq!(
+            name("eureka://:pa55@h:2379").unwrap_err(),
+            "`…@h:2379`: the password has no user"
+        );
     }
 
     proptest! {
@@ -172,10 +188,11 @@ mod tests {
         fn no_url_whatever_shows_its_password(
             scheme in "consul|consuls|eureka|etcd|zookeeper|kubernetes|dns|file|nacos|",
             separator in ":|://|/|",
-            user in "[a-z:/?#%]{0,4}",
+            user in "[a-z:/?#%,@]{0,4}",
+            after in "[a-z:/?#%,@]{0,4}",
             rest in "[a-z0-9:/,.%-]{0,12}",
         ) {
-            let url = format!("{scheme}{separator}{user}:S3CRET@{rest}");
+            let url = format!("{scheme}{separator}{user}:S3CRET{after}@{rest}");
             // A path is no URL that could have one.
             prop_assume!(scheme != "file");
             match name(&url) {
