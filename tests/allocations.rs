@@ -13,6 +13,7 @@ use buttress::budget::RetryBudget;
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::chaos::Chaos;
 use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakers};
+use buttress::layers::coalesce::CoalesceLayer;
 use buttress::layers::concurrency::ConcurrencyLimit;
 use buttress::layers::fallback::{FallbackLayer, LastGood};
 use buttress::layers::hedge::HedgeLayer;
@@ -158,6 +159,31 @@ async fn a_fallback_allocates_nothing() {
     let first = last.layer().layer(Inner { pauses: 0 }).oneshot(7);
     assert_eq!(first.await.unwrap(), 7);
     assert_no_allocation(last.layer());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_may_be_shared_allocates_nothing() {
+    assert_no_allocation(CoalesceLayer::new(|request: &u8| *request));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_share_a_call_allocate_nothing_once_as_many_have_shared_one() {
+    let layer = CoalesceLayer::new(|request: &u8| *request);
+    let service = layer.layer(Inner { pauses: 1 });
+    let share = || {
+        let mut calls = [(); 20].map(|()| Box::pin(service.clone().call(7)));
+        allocation_counter::measure(|| {
+            let mut cx = Context::from_waker(Waker::noop());
+            for call in &mut calls {
+                assert!(call.as_mut().poll(&mut cx).is_pending());
+            }
+            for call in &mut calls {
+                assert!(call.as_mut().poll(&mut cx).is_ready());
+            }
+        })
+    };
+    assert_ne!(share().count_total, 0);
+    assert_eq!(share().count_total, 0);
 }
 
 #[tokio::test(start_paused = true)]

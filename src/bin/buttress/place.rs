@@ -26,7 +26,7 @@ impl Place<'_> {
         let (at, login) = self.login()?;
         let (servers, path) = at.split_at(at.find('/').unwrap_or(at.len()));
         let login = login.map_or_else(String::new, |(name, password)| {
-            let [name, password] = [&name, password.expose_secret()].map(|it| encoded(it));
+            let [name, password] = [&*name, password.expose_secret()].map(encoded);
             format!("{name}:{password}@")
         });
         let urls: Vec<_> = (servers.split(','))

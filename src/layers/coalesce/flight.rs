@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,19 +12,21 @@ use crate::deadline::Deadline;
 pub(super) struct Flight<F: Future>(Mutex<State<F>>);
 
 struct State<F: Future> {
-    call: Call<F>,
+    /// Not here while the first seat polls it.
+    place: Option<Place<F>>,
+    phase: Phase<F::Output>,
     /// Who waits, in the order in which they came, and what wakes them.
-    seats: BTreeMap<u64, Option<Waker>>,
+    seats: VecDeque<(u64, Option<Waker>)>,
     /// The number of the next seat.
     next: u64,
 }
 
-enum Call<F: Future> {
-    // Boxed, for it goes on where it is when the one who polls it leaves.
-    Running(Pin<Box<F>>),
-    /// The first seat is polling it.
-    Polled,
-    Ended(F::Output),
+/// Where the call is, if there is one. Boxed, for it goes on where it is when the one who polls it leaves.
+type Place<F> = Pin<Box<Option<F>>>;
+
+enum Phase<T> {
+    UnderWay,
+    Ended(T),
     /// It panicked, or nobody waits any more.
     Over,
 }
@@ -38,33 +40,63 @@ pub enum Part<'a, T> {
 }
 
 impl<F: Future> Flight<F> {
-    /// A new call, and the first seat.
-    pub(super) fn begin(call: F) -> Seat<F> {
-        let flight = Arc::new(Self(Mutex::new(State {
-            call: Call::Running(Box::pin(call)),
-            seats: BTreeMap::from([(0, None)]),
-            next: 1,
-        })));
-        Seat { flight, number: 0 }
+    /// Room for a call.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            place: Some(Box::pin(None)),
+            phase: Phase::Over,
+            seats: VecDeque::with_capacity(FEW),
+            next: 0,
+        })))
+    }
+
+    /// A new call, and its first seat. Nobody has a seat in the one before.
+    pub(super) fn begin(self: Arc<Self>, call: F) -> Seat<F> {
+        let mut state = self.lock();
+        state.phase = Phase::UnderWay;
+        let place = state.place.get_or_insert_with(|| Box::pin(None));
+        place.set(Some(call));
+        state.seats.shrink_to(MANY);
+        let number = state.sit();
+        drop(state);
+        let flight = self;
+        Seat { flight, number }
     }
 
     /// Another seat, unless the call has ended.
     pub(super) fn join(self: &Arc<Self>) -> Option<Seat<F>> {
         let mut state = self.lock();
-        if !state.is_under_way() {
-            return None;
-        }
-        let number = state.next;
-        state.next += 1;
-        state.seats.insert(number, None);
-        Some(Seat {
-            flight: Arc::clone(self),
-            number,
-        })
+        let number = state.is_under_way().then(|| state.sit())?;
+        drop(state);
+        let flight = Arc::clone(self);
+        Some(Seat { flight, number })
     }
 
     pub(super) fn is_under_way(&self) -> bool {
         self.lock().is_under_way()
+    }
+
+    /// Leaves nothing where the call was.
+    fn empty(&self, mut place: Place<F>) {
+        place.set(None);
+        self.lock().place = Some(place);
+    }
+
+    /// Wakes those who have sat down since.
+    fn wake_after(&self, mut number: u64) {
+        loop {
+            let mut state = self.lock();
+            let next = state.seats.partition_point(|(seat, _)| *seat <= number);
+            let Some((seat, waker)) = state.seats.get_mut(next) else {
+                return;
+            };
+            number = *seat;
+            let waker = waker.take();
+            drop(state);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<F>> {
@@ -74,13 +106,37 @@ impl<F: Future> Flight<F> {
 
 impl<F: Future> State<F> {
     fn is_under_way(&self) -> bool {
-        matches!(self.call, Call::Running(_) | Call::Polled)
+        matches!(self.phase, Phase::UnderWay)
     }
 
     fn is_first(&self, number: u64) -> bool {
         self.seats
-            .first_key_value()
+            .front()
             .is_some_and(|(first, _)| *first == number)
+    }
+
+    fn sit(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.seats.push_back((number, None));
+        number
+    }
+
+    fn waker_of(&mut self, number: u64) -> Option<&mut Option<Waker>> {
+        let index = self.index_of(number)?;
+        self.seats.get_mut(index).map(|(_, waker)| waker)
+    }
+
+    /// What would have woken the one who leaves.
+    fn leave(&mut self, number: u64) -> Option<Waker> {
+        let index = self.index_of(number)?;
+        self.seats.remove(index)?.1
+    }
+
+    fn index_of(&self, number: u64) -> Option<usize> {
+        self.seats
+            .binary_search_by_key(&number, |(seat, _)| *seat)
+            .ok()
     }
 }
 
@@ -107,18 +163,15 @@ impl<F: Future> Seat<F> {
         part: impl FnOnce(Part<'_, F::Output>) -> T,
     ) -> Poll<Option<T>> {
         let mut state = self.flight.lock();
-        if state.is_first(self.number) {
-            match mem::replace(&mut state.call, Call::Polled) {
-                Call::Running(call) => {
-                    drop(state);
-                    self.drive(call, cx);
-                    state = self.flight.lock();
-                }
-                other => state.call = other,
+        if state.is_under_way() && state.is_first(self.number) {
+            if let Some(place) = state.place.take() {
+                drop(state);
+                self.drive(place, cx);
+                state = self.flight.lock();
             }
         }
         if state.is_under_way() {
-            let Some(seat) = state.seats.get_mut(&self.number) else {
+            let Some(seat) = state.waker_of(self.number) else {
                 return Poll::Pending;
             };
             if !seat.as_ref().is_some_and(|old| old.will_wake(cx.waker())) {
@@ -129,19 +182,19 @@ impl<F: Future> Seat<F> {
             }
             return Poll::Pending;
         }
-        let waker = state.seats.remove(&self.number);
-        let State { call, seats, .. } = &mut *state;
-        let answer = match call {
-            Call::Ended(output) if !seats.is_empty() => {
+        let waker = state.leave(self.number);
+        let State { phase, seats, .. } = &mut *state;
+        let answer = match phase {
+            Phase::Ended(output) if !seats.is_empty() => {
                 let answer = part(Part::Another(output));
                 drop(state);
                 Some(answer)
             }
-            call => {
-                let ended = mem::replace(call, Call::Over);
+            phase => {
+                let ended = mem::replace(phase, Phase::Over);
                 drop(state);
                 match ended {
-                    Call::Ended(output) => Some(part(Part::Last(output))),
+                    Phase::Ended(output) => Some(part(Part::Last(output))),
                     _ => None,
                 }
             }
@@ -150,19 +203,22 @@ impl<F: Future> Seat<F> {
         Poll::Ready(answer)
     }
 
-    fn drive(&self, mut call: Pin<Box<F>>, cx: &mut Context<'_>) {
+    fn drive(&self, place: Place<F>, cx: &mut Context<'_>) {
         let mut driving = Driving {
-            flight: &self.flight,
-            becomes: Call::Over,
+            seat: self,
+            place: Some(place),
+            becomes: Phase::Over,
         };
+        let place = driving.place.as_mut().expect("put there");
         // The call is everybody's: the deadline of the one who polls it must not end it for the others.
         let _lifted = Deadline::lift();
-        match call.as_mut().poll(cx) {
-            Poll::Pending => driving.becomes = Call::Running(call),
+        let call = place.as_mut().as_pin_mut().expect("under way");
+        match call.poll(cx) {
+            Poll::Pending => driving.becomes = Phase::UnderWay,
             Poll::Ready(output) => {
                 // What the call held is given back before anybody is told of its end.
-                drop(call);
-                driving.becomes = Call::Ended(output);
+                place.set(None);
+                driving.becomes = Phase::Ended(output);
             }
         }
     }
@@ -172,42 +228,54 @@ impl<F: Future> Drop for Seat<F> {
     fn drop(&mut self) {
         let mut state = self.flight.lock();
         let was_first = state.is_first(self.number);
-        let left = state.seats.remove(&self.number);
-        let (mut call, mut heir) = (Call::Over, None);
+        let left = state.leave(self.number);
+        let (mut phase, mut place, mut heir) = (Phase::Over, None, None);
         if state.seats.is_empty() {
-            mem::swap(&mut state.call, &mut call);
+            if state.is_under_way() {
+                place = state.place.take();
+            }
+            mem::swap(&mut state.phase, &mut phase);
         } else if was_first && state.is_under_way() {
-            let first = state.seats.first_entry();
-            heir = first.and_then(|mut first| first.get_mut().take());
+            heir = state.seats.front_mut().and_then(|(_, waker)| waker.take());
         }
         // Calls and wakers are foreign code: it runs outside the lock.
         drop(state);
-        drop((call, left));
+        drop((phase, left));
+        if let Some(place) = place {
+            self.flight.empty(place);
+        }
         if let Some(waker) = heir {
             waker.wake();
         }
     }
 }
 
-/// Puts the call back after it was polled, or what came of it, also when that panics.
+/// Puts the call back after it was polled, and says what came of it, also when that panics.
 struct Driving<'a, F: Future> {
-    flight: &'a Flight<F>,
-    becomes: Call<F>,
+    seat: &'a Seat<F>,
+    place: Option<Place<F>>,
+    becomes: Phase<F::Output>,
 }
 
 impl<F: Future> Drop for Driving<'_, F> {
     fn drop(&mut self) {
-        let mut state = self.flight.lock();
-        state.call = mem::replace(&mut self.becomes, Call::Over);
-        if state.is_under_way() {
-            return;
+        let becomes = mem::replace(&mut self.becomes, Phase::Over);
+        if let (Some(place), Phase::Over) = (&mut self.place, &becomes) {
+            place.set(None);
         }
-        // Without the first: that is the one who polled it.
-        let seats = state.seats.values_mut().skip(1);
-        let waiting: Vec<_> = seats.filter_map(Option::take).collect();
+        let Seat { flight, number } = self.seat;
+        let mut state = flight.lock();
+        state.place = self.place.take();
+        state.phase = becomes;
+        let is_under_way = state.is_under_way();
         drop(state);
-        for waker in waiting {
-            waker.wake();
+        if !is_under_way {
+            flight.wake_after(*number);
         }
     }
 }
+
+/// What most calls that are shared need.
+const FEW: usize = 4;
+/// For so many there is room in the next call if there was in the last.
+const MANY: usize = 64;

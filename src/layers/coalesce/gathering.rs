@@ -80,7 +80,7 @@ where
             }
             None => Requests::default(),
         };
-        let seat = Flight::begin(BatchCall::new(
+        let seat = Flight::new().begin(BatchCall::new(
             Arc::clone(&self.layer.batch),
             requests.clone(),
             self.inner.clone(),

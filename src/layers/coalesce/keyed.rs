@@ -11,19 +11,29 @@ use super::{CoalesceLayer, Share};
 use crate::error::{Reason, Rejected};
 
 /// The calls under way, by key. Clones share them.
-pub(super) struct Flights<S: Service<Req>, Req, K>(Arc<Mutex<ByKey<S, Req, K>>>);
+pub(super) struct Flights<S: Service<Req>, Req, K>(Arc<Mutex<State<S, Req, K>>>);
 
-type ByKey<S, Req, K> = HashMap<K, Arc<Flight<Oneshot<S, Req>>>>;
+pub(super) struct State<S: Service<Req>, Req, K> {
+    pub(super) by_key: HashMap<K, Shared<S, Req>>,
+    /// In which nobody has a seat, for the calls to come: they allocate nothing.
+    idle: Vec<Shared<S, Req>>,
+}
+
+type Shared<S, Req> = Arc<Flight<Oneshot<S, Req>>>;
 
 impl<S: Service<Req>, Req, K> Flights<S, Req, K> {
-    pub(super) fn lock(&self) -> MutexGuard<'_, ByKey<S, Req, K>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<S, Req, K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<S: Service<Req>, Req, K> Default for Flights<S, Req, K> {
+    /// With room for one call at a time.
     fn default() -> Self {
-        Self(Arc::default())
+        Self(Arc::new(Mutex::new(State {
+            by_key: HashMap::with_capacity(1),
+            idle: vec![Flight::new()],
+        })))
     }
 }
 
@@ -54,11 +64,13 @@ where
 
     fn join(&mut self, request: Req) -> Seat<Self::Call> {
         let mut flights = self.flights.lock();
-        if let Some(seat) = flights.get(&self.key).and_then(Flight::join) {
+        if let Some(seat) = flights.by_key.get(&self.key).and_then(Flight::join) {
             return seat;
         }
-        let seat = Flight::begin(Oneshot::new(self.inner.clone(), request));
-        let ended = flights.insert(self.key.clone(), Arc::clone(seat.flight()));
+        let flight = flights.idle.pop().unwrap_or_else(Flight::new);
+        let seat = flight.begin(Oneshot::new(self.inner.clone(), request));
+        let flight = Arc::clone(seat.flight());
+        let ended = flights.by_key.insert(self.key.clone(), flight);
         drop(flights);
         drop(ended);
         seat
@@ -77,21 +89,30 @@ where
     }
 
     fn leave(&self, seat: Seat<Self::Call>) {
-        let flight = Arc::clone(seat.flight());
+        let mut flight = Arc::clone(seat.flight());
         drop(seat);
         if flight.is_under_way() {
             return;
         }
         let mut flights = self.flights.lock();
-        let known = flights.get(&self.key);
-        if known.is_some_and(|known| Arc::ptr_eq(known, &flight)) {
-            let ended = flights.remove_entry(&self.key);
-            drop(flights);
-            drop(ended);
+        let known = flights.by_key.get(&self.key);
+        let ended = match known.is_some_and(|known| Arc::ptr_eq(known, &flight)) {
+            true => flights.by_key.remove_entry(&self.key),
+            false => None,
+        };
+        let key = ended.map(|(key, _)| key);
+        if Arc::get_mut(&mut flight).is_some() && flights.idle.len() < MOST_IDLE {
+            flights.idle.push(flight);
         }
+        drop(flights);
+        // Foreign, as is its drop.
+        drop(key);
     }
 
     fn voice(&self) -> &Voice {
         &self.layer.voice
     }
 }
+
+/// So many calls may be under way at once, but seldom are: what is above is freed.
+const MOST_IDLE: usize = 1024;

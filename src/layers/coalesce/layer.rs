@@ -101,7 +101,7 @@ pub struct Coalesce<S: Service<Req>, Req, K, F, X = ShareErrors> {
 impl<S: Service<Req>, Req, K, F, X> Coalesce<S, Req, K, F, X> {
     /// How many calls are under way.
     pub fn in_flight(&self) -> usize {
-        self.flights.lock().len()
+        self.flights.lock().by_key.len()
     }
 }
 
