@@ -15,11 +15,11 @@
 //! }
 //! ```
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Rng;
+use super::function::Function;
 
 /// How long to wait after each failed attempt: constant, linear, exponential, a list or a function, capped, with jitter.
 /// A cheap clone.
@@ -43,11 +43,10 @@ enum Growth {
     Factor(f64),
     /// One after the other, and the last again and again.
     List(Arc<[Duration]>),
-    Function(Function),
+    Function(Function<Wait>),
 }
 
-#[derive(Clone)]
-struct Function(Arc<dyn Fn(u32, f64) -> Duration + Send + Sync>);
+type Wait = dyn Fn(u32, f64) -> Duration + Send + Sync;
 
 /// The waits of one caller so far. A new one, none, for each call that is tried again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -228,7 +227,7 @@ impl Backoff {
                 seconds * factor.powi(i32::try_from(count).unwrap_or(i32::MAX))
             }
             Growth::List(waits) => return waits[(count as usize).min(waits.len() - 1)],
-            Growth::Function(function) => return (function.0)(count.saturating_add(1), rng.unit()),
+            Growth::Function(function) => return function(count.saturating_add(1), rng.unit()),
         };
         // Past 2^51 s a double is short of nanoseconds.
         self.duration(seconds).max(self.base)
@@ -255,19 +254,6 @@ impl Backoff {
 impl Default for Backoff {
     fn default() -> Self {
         Self::exponential(BASE, 2.0)
-    }
-}
-
-impl PartialEq for Function {
-    /// One function is like itself alone.
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl fmt::Debug for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("_")
     }
 }
 

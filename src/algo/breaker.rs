@@ -31,7 +31,7 @@ mod steps;
 mod verdict;
 
 pub use machine::Breaker;
-pub use settings::{AtLimit, Cancelled, Settings};
+pub use settings::{AtLimit, Cancelled, Opening, Settings};
 pub use steps::IllegalChange;
 
 /// The state of a circuit breaker.

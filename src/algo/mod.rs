@@ -10,6 +10,7 @@ pub mod codel;
 pub mod ejection;
 pub mod ewma;
 pub mod faults;
+mod function;
 pub mod gcra;
 pub(crate) mod lanes;
 pub mod limit;

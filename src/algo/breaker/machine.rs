@@ -555,6 +555,38 @@ mod tests {
     }
 
     #[test]
+    fn a_function_says_how_long_it_stays_open_within_the_cap() {
+        let settings = brittle()
+            .consecutive_failures(2)
+            .half_open_calls(1)
+            .open_wait_by(|opening| ms(100) * opening.number + ms(1) * opening.calls.failures);
+        let mut bench = Bench::new(settings.clone());
+        for failed in [true, false, true, true] {
+            bench.call(failed);
+        }
+        assert_eq!(bench.left(), ms(103), "three of four failed");
+        for openings in 2..5 {
+            bench.breaker.half_open(bench.now());
+            bench.call(true);
+            assert_eq!(bench.left(), ms(100 * openings + 1), "one probe failed");
+        }
+        bench.breaker.close();
+        bench.rng = Always(1.0);
+        bench.call(true);
+        bench.call(true);
+        assert_eq!(
+            bench.left(),
+            ms(102) / 2,
+            "it is the first again, with jitter"
+        );
+
+        let mut bench = Bench::new(settings.open_wait_by(|_| Duration::MAX));
+        bench.call(true);
+        bench.call(true);
+        assert_eq!(bench.left(), Duration::from_secs(60));
+    }
+
+    #[test]
     fn jitter_shortens_the_wait_and_spreads_it() {
         for (draw, wait) in [(0.0, 1000), (0.5, 750), (1.0, 500)] {
             let mut bench = Bench::new(brittle());

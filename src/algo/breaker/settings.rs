@@ -1,6 +1,8 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::algo::window::{CountWindow, TimeWindow, Window};
+use crate::algo::function::Function;
+use crate::algo::window::{CountWindow, Tally, TimeWindow, Window};
 
 /// When a circuit breaker opens, for how long, and what closes it again.
 ///
@@ -18,6 +20,7 @@ pub struct Settings {
     pub(super) failure_count_calls: u32,
     pub(super) open_when_asked: bool,
     pub(super) open_wait: Duration,
+    pub(super) open_wait_by: Option<Function<OpenWait>>,
     pub(super) open_multiplier: f64,
     pub(super) open_max: Duration,
     pub(super) open_jitter: f64,
@@ -29,6 +32,17 @@ pub struct Settings {
     pub(super) at_limit: AtLimit,
     pub(super) open_on_success: bool,
     pub(super) cancelled: Cancelled,
+}
+
+pub(super) type OpenWait = dyn Fn(Opening) -> Duration + Send + Sync;
+
+/// A breaker that opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// How often it has opened since it was closed last, with this one: 1 for the first.
+    pub number: u32,
+    /// The calls that it was judged by: those in the window, or the probes that came back.
+    pub calls: Tally,
 }
 
 /// Which calls the rates are taken over.
@@ -192,6 +206,29 @@ impl Settings {
         self
     }
 
+    /// Asks `wait` each time it opens, in place of [`open_wait`](Self::open_wait) and
+    /// [`open_multiplier`](Self::open_multiplier); [`open_max`](Self::open_max) and [`open_jitter`](Self::open_jitter) hold
+    /// for what it says. `wait` runs under the breaker's lock, so it must not use
+    /// the breaker.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use buttress::algo::breaker::Settings;
+    ///
+    /// // Longer where all calls failed than where half of them did.
+    /// let settings = Settings::default().open_wait_by(|opening| {
+    ///     Duration::from_secs(10).mul_f64(opening.calls.failure_rate()) * opening.number
+    /// });
+    /// ```
+    #[must_use]
+    pub fn open_wait_by(
+        mut self,
+        wait: impl Fn(Opening) -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        self.open_wait_by = Some(Function(Arc::new(wait)));
+        self
+    }
+
     /// By how much the wait grows each time it opens again without having closed. Default 2, so that a long outage is
     /// probed ever less often; 1 keeps the wait as it is.
     ///
@@ -334,6 +371,7 @@ impl Default for Settings {
             failure_count_calls: 1,
             open_when_asked: false,
             open_wait: Duration::from_secs(5),
+            open_wait_by: None,
             open_multiplier: 2.0,
             open_max: Duration::from_secs(60),
             open_jitter: 0.5,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::machine::Breaker;
 use super::phase::{Phase, Wait};
-use super::settings::Settings;
+use super::settings::{Opening, Settings};
 use super::{Change, State};
 use crate::algo::Rng;
 use crate::algo::window::Tally;
@@ -21,9 +21,14 @@ impl Breaker {
     /// Opens it as if it had opened by itself.
     pub fn open(&mut self, now: Instant, rng: &mut impl Rng) {
         let longest = self.longest_wait();
-        let growth = self.settings.open_multiplier.powf(f64::from(self.openings));
-        let grown = self.settings.open_wait.as_secs_f64() * growth;
-        let capped = grown.min(longest.as_secs_f64());
+        let wait = match self.settings.open_wait_by.clone() {
+            Some(wait) => wait(self.opening(now)).as_secs_f64(),
+            None => {
+                let growth = self.settings.open_multiplier.powf(f64::from(self.openings));
+                self.settings.open_wait.as_secs_f64() * growth
+            }
+        };
+        let capped = wait.min(longest.as_secs_f64());
         let jittered = capped * (1.0 - self.settings.open_jitter * rng.unit());
         // Past what a duration holds there is only "for ever".
         let own = Duration::try_from_secs_f64(jittered).unwrap_or(longest);
@@ -31,6 +36,13 @@ impl Breaker {
             .asked_until
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         self.open_for(own.max(asked), now);
+    }
+
+    fn opening(&mut self, now: Instant) -> Opening {
+        Opening {
+            number: self.openings.saturating_add(1),
+            calls: self.counted(now).0,
+        }
     }
 
     /// Opens it for `wait`, as if it had opened by itself.
