@@ -97,6 +97,10 @@ impl Observe for MetricsObserver {
                 self.set(LIMIT, &[("name", name)], limit as f64);
             }
             Event::Retrying { retry, .. } => self.count(ATTEMPTS, &[("name", retry)]),
+            Event::GaveUp { retry, reason, .. } => {
+                let reason = words::give_up(reason);
+                self.count(GIVEN_UP, &[("name", retry), ("reason", reason)]);
+            }
             Event::Hedging { hedge, .. } => self.count(HEDGES, &[("name", hedge)]),
             Event::BudgetExhausted { retry } => self.count(EXHAUSTED, &[("name", retry)]),
             Event::FellBack { fallback } => self.count(FALLBACKS, &[("name", fallback)]),
@@ -199,6 +203,7 @@ const TRIPS: &str = "buttress.circuit_breaker.trips";
 const STATE: &str = "buttress.circuit_breaker.state";
 const LIMIT: &str = "buttress.concurrency.limit";
 const ATTEMPTS: &str = "buttress.retry.attempts";
+const GIVEN_UP: &str = "buttress.retry.given_up";
 const HEDGES: &str = "buttress.hedge.attempts";
 const EXHAUSTED: &str = "buttress.retry.budget_exhausted";
 const FALLBACKS: &str = "buttress.fallback.answers";
@@ -215,7 +220,7 @@ const DEREGISTRATIONS: &str = "buttress.registry.deregistrations";
 const STORE_FAILURES: &str = "buttress.store.failures";
 const STORE_RECOVERIES: &str = "buttress.store.recoveries";
 
-const COUNTERS: [(&str, &str); 17] = [
+const COUNTERS: [(&str, &str); 18] = [
     (REFUSED, "calls refused or given up by a layer"),
     (TRANSITIONS, "changes of a circuit breaker's state"),
     (
@@ -223,6 +228,7 @@ const COUNTERS: [(&str, &str); 17] = [
         "conditions that opened a circuit breaker, or would have",
     ),
     (ATTEMPTS, "attempts after the first"),
+    (GIVEN_UP, "calls that were to be tried again and were not"),
     (
         HEDGES,
         "attempts sent beside one that is slow or has failed",

@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::algo::breaker::{Condition, State};
 use crate::error::Rejected;
 
+mod give_up;
 #[cfg(feature = "metrics")]
 mod metrics;
 #[cfg(feature = "tracing")]
@@ -36,6 +37,7 @@ mod who;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod words;
 
+pub use self::give_up::GiveUp;
 #[cfg(feature = "metrics")]
 pub use self::metrics::MetricsObserver;
 #[cfg(feature = "tracing")]
@@ -80,6 +82,15 @@ pub enum Event<'a> {
         attempt: u32,
         /// How long it waits first.
         wait: Duration,
+    },
+    /// A call that was to be tried again is not: its last result goes to the caller.
+    GaveUp {
+        /// The policy's name.
+        retry: &'a str,
+        /// How many attempts were made; one that a layer inside refused was not.
+        attempts: u32,
+        /// Why there are no more.
+        reason: GiveUp,
     },
     /// A request is sent again, because its last attempt takes long or has failed.
     Hedging {
@@ -242,6 +253,11 @@ impl Observer {
         if let Some(listener) = &self.0 {
             let _ = catch_unwind(AssertUnwindSafe(|| listener.on_event(event)));
         }
+    }
+
+    /// Whether there is a listener.
+    pub(crate) fn is_somebody(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Tells the listener of a refusal, and passes it on.

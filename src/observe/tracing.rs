@@ -6,7 +6,7 @@ use crate::error::rounded;
 
 /// Turns events into `tracing` events of target `buttress`.
 ///
-/// What happens once a call (refusals, retries, hedges, fallbacks, injected faults) is told at `DEBUG`, what changes the
+/// What happens once a call (refusals, retries and those that gave up, hedges, fallbacks, injected faults) is told at `DEBUG`, what changes the
 /// picture at `INFO`, and what somebody should look at (a breaker opens, an instance is ejected, a registry fails or
 /// forgot an instance, a store fails) at `WARN`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,6 +44,14 @@ impl Observe for TracingObserver {
                 attempt,
                 wait,
             } => debug!(target: TARGET, name = retry, attempt, wait = ?rounded(wait), "retrying"),
+            Event::GaveUp {
+                retry,
+                attempts,
+                reason,
+            } => {
+                let reason = words::give_up(reason);
+                debug!(target: TARGET, name = retry, attempts, reason, "retry gave up");
+            }
             Event::Hedging { hedge, attempt } => {
                 debug!(target: TARGET, name = hedge, attempt, "hedging");
             }

@@ -101,7 +101,7 @@ where
     pub(super) fn pay(&mut self) -> Option<Paid> {
         self.count();
         let account = &self.policy.settings.account;
-        account.pay(clock::now(), Duration::ZERO)
+        account.pay(clock::now(), Duration::ZERO).ok()
     }
 
     /// The next attempt, once the inner service is ready; `None` if it failed or the deadline has passed.
