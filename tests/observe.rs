@@ -51,6 +51,11 @@ fn every_event(see: impl Fn(&Event<'_>)) {
         hedge: "orders",
         attempt: 2,
     });
+    see(&Event::HedgeWon {
+        hedge: "orders",
+        attempt: 2,
+    });
+    see(&Event::Coalesced { coalesce: "orders" });
     see(&Event::BudgetExhausted { retry: "orders" });
     see(&Event::FellBack { fallback: "orders" });
     see(&Event::FaultInjected {
@@ -144,6 +149,8 @@ fn every_event_becomes_a_figure_that_the_table_names() {
         "buttress.retry.attempts{name=orders}",
         "buttress.retry.given_up{name=orders,reason=attempts_used_up}",
         "buttress.hedge.attempts{name=orders}",
+        "buttress.hedge.wins{name=orders}",
+        "buttress.coalesce.shared{name=orders}",
         "buttress.retry.budget_exhausted{name=orders}",
         "buttress.fallback.answers{name=orders}",
         "buttress.chaos.faults{name=orders,fault=hang}",
@@ -276,6 +283,8 @@ DEBUG buttress: concurrency limit changed name=\"orders\" limit=20
 DEBUG buttress: retrying name=\"orders\" attempt=2 wait=1s
 DEBUG buttress: retry gave up name=\"orders\" attempts=3 reason=\"attempts_used_up\"
 DEBUG buttress: hedging name=\"orders\" attempt=2
+DEBUG buttress: hedge won name=\"orders\" attempt=2
+DEBUG buttress: call coalesced name=\"orders\"
 DEBUG buttress: retry budget exhausted name=\"orders\"
 DEBUG buttress: fallback answered name=\"orders\"
 DEBUG buttress: fault injected name=\"orders\" fault=\"hang\"

@@ -99,6 +99,18 @@ pub enum Event<'a> {
         /// Which attempt this is: 2 for the first hedge.
         attempt: u32,
     },
+    /// A hedge gave the answer, before the first attempt did or because that had failed.
+    HedgeWon {
+        /// The policy's name.
+        hedge: &'a str,
+        /// Which attempt it was: 2 for the first hedge.
+        attempt: u32,
+    },
+    /// A caller shares the call of another, or joined another's batch, instead of making one.
+    Coalesced {
+        /// The layer's name.
+        coalesce: &'a str,
+    },
     /// A retry or a hedge was due, but the budget is spent.
     BudgetExhausted {
         /// The policy's name.

@@ -73,6 +73,20 @@ where
         self.next = None;
     }
 
+    /// The number of the last attempt, 1 for the first.
+    pub(super) fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Attempt number `attempt`, a hedge, gave the answer.
+    pub(super) fn won(&self, attempt: u32) {
+        let account = &self.policy.settings.account;
+        account.observer.emit(&Event::HedgeWon {
+            hedge: &account.name,
+            attempt,
+        });
+    }
+
     /// When it is due, unless one fails before.
     pub(super) fn due(&self) -> Instant {
         self.due
@@ -114,10 +128,10 @@ where
             return Poll::Ready(None);
         };
         let ready = ready!(poll_ready_in_time(inner, Deadline::current(), timer, cx));
-        Poll::Ready(if ready { self.attempt() } else { None })
+        Poll::Ready(if ready { self.send() } else { None })
     }
 
-    fn attempt(&mut self) -> Option<S::Future> {
+    fn send(&mut self) -> Option<S::Future> {
         let (mut inner, request) = self.next.take()?;
         let policy = &*self.policy;
         self.attempt += 1;
