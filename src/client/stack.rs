@@ -135,6 +135,10 @@ impl<T: Transport> Rules<Call<T::Request>, T::Response, Error<T::Error>> for Tra
         self.0.mark(&mut call.request, attempt);
     }
 
+    fn mark_response(&self, response: &mut T::Response, attempts: u32) {
+        self.0.mark_response(response, attempts);
+    }
+
     fn decide(
         &self,
         call: &Call<T::Request>,

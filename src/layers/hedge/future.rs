@@ -92,9 +92,12 @@ where
     type Output = Result<S::Response, S::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(self.as_mut().poll_answer(cx));
+        let mut result = ready!(self.as_mut().poll_answer(cx));
         // The losers end now, and a finished call holds nothing, however long its future is kept.
         let mut this = self.project();
+        if let Some(plan) = this.plan {
+            plan.mark(&mut result);
+        }
         this.primary.set(None);
         this.hedges.clear();
         this.next.set(Next::Over);
@@ -122,8 +125,9 @@ where
                     return Poll::Ready(result);
                 };
                 let verdict = plan.judge(&result);
-                if verdict != Verdict::Refused {
-                    plan.count();
+                match verdict {
+                    Verdict::Refused => plan.refused(),
+                    _ => plan.count(),
                 }
                 if let Some(sample) = this.sample.take() {
                     sample.end(verdict == Verdict::Answer);
@@ -152,8 +156,13 @@ where
                         plan.won(hedge.number);
                         return Poll::Ready(result);
                     }
-                    // The peer never saw it.
-                    (Verdict::Refused, Some(token)) => token.spent = false,
+                    (Verdict::Refused, paid) => {
+                        plan.refused();
+                        // The peer never saw it.
+                        if let Some(token) = paid {
+                            token.spent = false;
+                        }
+                    }
                     _ => {}
                 }
                 drop(this.hedges.remove(at));

@@ -87,6 +87,18 @@ where
         });
     }
 
+    /// The peer never saw an attempt. No other follows.
+    pub(super) fn refused(&mut self) {
+        self.attempt -= 1;
+    }
+
+    /// Writes into the answer how many attempts it took, if they were more than one.
+    pub(super) fn mark(&self, result: &mut Result<S::Response, S::Error>) {
+        if let (2.., Ok(response)) = (self.attempt, result) {
+            self.policy.classify.mark_response(response, self.attempt);
+        }
+    }
+
     /// When it is due, unless one fails before.
     pub(super) fn due(&self) -> Instant {
         self.due

@@ -98,8 +98,7 @@ where
             });
         }
         match &mut *self.again {
-            // Over is over: its place in the budget is free for the next.
-            Some(again) => again.token = None,
+            Some(_) => return self.yet_another(result),
             None => policy.settings.account.deposit(match self.pended {
                 true => clock::end(),
                 false => clock::end_as_known(),

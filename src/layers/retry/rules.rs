@@ -31,6 +31,12 @@ pub trait Rules<Req, Res, E> {
         let _ = (request, attempt);
     }
 
+    /// Writes into `response`, which goes to the caller, that the call took `attempts` attempts, where they are more than
+    /// one. The default writes nothing.
+    fn mark_response(&self, response: &mut Res, attempts: u32) {
+        let _ = (response, attempts);
+    }
+
     /// What to do after an attempt to send `request` ended with `result`. It is not asked about a refusal, and after
     /// the last attempt only to tell who listens.
     fn decide(&self, request: &Req, result: Result<&Res, &E>) -> Decision;

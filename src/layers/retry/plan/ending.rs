@@ -3,15 +3,32 @@ use tower::Service;
 use super::{Again, BoxAgain, CallResult, Plan};
 use crate::clock;
 use crate::deadline::Deadline;
-use crate::layers::retry::Rules;
+use crate::layers::retry::{Decision, Rules};
 use crate::observe::{Event, GiveUp};
 
-/// The end of a call that was to be tried again, and is not.
+/// The end of attempts after the first, and of a call that was to be tried again and is not.
 impl<S, Req, R> Plan<S, Req, R>
 where
     S: Service<Req> + Clone,
     R: Rules<Req, S::Response, S::Error>,
 {
+    /// What goes to the caller after an attempt that was not the first; `None` if there is to be another.
+    #[cold]
+    pub(super) fn yet_another(&mut self, result: CallResult<S, Req>) -> Option<CallResult<S, Req>> {
+        let again = self.again.as_mut().expect("an attempt has ended");
+        // Over is over: its place in the budget is free for the next.
+        again.token = None;
+        let attempts = again.so_far.attempt;
+        let rules = &self.shared.policy.rules;
+        match &self.request {
+            Some(request) => match rules.decide(request, result.as_ref()) {
+                Decision::Done => Some(self.answer(result, attempts)),
+                decision => self.retry(result, decision),
+            },
+            None => Some(self.answer(result, attempts)),
+        }
+    }
+
     /// The result of attempt number `attempt` is the caller's, though it asked for another.
     #[cold]
     pub(super) fn end(
@@ -26,7 +43,15 @@ where
             attempts: attempt,
             reason,
         });
-        kept
+        self.answer(kept, attempt)
+    }
+
+    /// What the caller gets after so many attempts.
+    fn answer(&self, mut result: CallResult<S, Req>, attempts: u32) -> CallResult<S, Req> {
+        if let (Ok(response), 2..) = (&mut result, attempts) {
+            self.shared.policy.rules.mark_response(response, attempts);
+        }
+        result
     }
 
     /// The same, where the next attempt was paid for and the peer never saw it.
