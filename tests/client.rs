@@ -516,6 +516,24 @@ async fn a_breaker_is_steered_by_the_services_name() {
 }
 
 #[tokio::test]
+async fn the_retries_of_a_service_are_stopped_and_allowed_again_by_its_name() {
+    let registry = Memory::new();
+    let server = Server::status(503).await;
+    register(&registry, "orders", &server).await;
+    let client = client(&registry).policy("orders", Policy::new().attempts(2));
+    let service = client.service("orders");
+    let budget = service.retry_budget();
+    assert_eq!((budget.share(), budget.floor()), (0.2, 3));
+
+    budget.reconfigure(0.0, 0);
+    client.get("http://orders/").send().await.unwrap();
+    assert_eq!(server.calls(), 1);
+    budget.reconfigure(0.2, 3);
+    client.get("http://orders/").send().await.unwrap();
+    assert_eq!((server.calls(), budget.available()), (3, 29));
+}
+
+#[tokio::test]
 async fn answers_of_500_open_the_breaker() {
     let registry = Memory::new();
     let server = Server::status(500).await;

@@ -235,6 +235,26 @@ async fn an_answer_says_so_too_if_its_request_was_hedged_and_whoever_won() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hedge_that_a_layer_inside_refused_is_not_one_of_them_either() {
+    let calls = Arc::new(Mutex::new(0));
+    let service = hedge(Duration::from_millis(100)).attempts(3);
+    let service = service.layer(service_fn(move |_: Request<ReplayBody<Body>>| {
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        let first = *calls == 1;
+        async move {
+            if !first {
+                return Err(BoxError::from(Rejected::new("breaker", Reason::Open)));
+            }
+            clock::sleep(Duration::from_millis(500)).await;
+            Ok(Response::new(()))
+        }
+    }));
+    let answer = service.oneshot(request(Method::GET, &[])).await.unwrap();
+    assert_eq!(attempts(&answer), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn hedges_inside_of_a_retry_count_on_from_its_attempts() {
     // Each attempt of the retry is hedged as soon as it fails.
     for (statuses, expected) in [

@@ -808,6 +808,52 @@ async fn an_ended_retry_leaves_its_place_to_the_next_and_a_dropped_call_all_of_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_budget_says_what_it_allows_and_takes_new_figures_while_calls_are_under_way() {
+    for budget in [RetryBudget::new(0.5, 1), RetryBudget::in_flight(0.5, 1)] {
+        let failing = peer(|call, ()| failure(call));
+        let calls = Arc::clone(&failing.calls);
+        let layer = RetryLayer::new(9)
+            .backoff(exactly(100))
+            .budget(budget.clone());
+        let service = layer.layer(failing);
+        assert_eq!((budget.share(), budget.floor()), (0.5, 1));
+        assert!(budget.available() >= 1);
+
+        // The second attempt is paid for already; there is no third.
+        let mut call = tokio_test::task::spawn(service.clone().oneshot(()));
+        assert!(call.poll().is_pending());
+        budget.reconfigure(0.0, 0);
+        assert_eq!(budget.available(), 0);
+        call.await.unwrap_err();
+        assert_eq!(calls.load(Relaxed), 2);
+        service.clone().oneshot(()).await.unwrap_err();
+        assert_eq!(calls.load(Relaxed), 3, "no retry at all");
+
+        // A clone steers it too, and that for the inner of two layers.
+        budget.without_deposits().reconfigure(0.0, 9);
+        assert_eq!((budget.share(), budget.floor()), (0.0, 9));
+        service.oneshot(()).await.unwrap_err();
+        assert_eq!(calls.load(Relaxed), 12);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_changed_has_lost_nothing_that_was_counted() {
+    let budget = RetryBudget::new(0.1, 0);
+    let layer = RetryLayer::new(2)
+        .backoff(exactly(0))
+        .budget(budget.clone());
+    let service = layer.layer(peer(|_, good| if good { Ok(1) } else { failure(0) }));
+    for good in 0..100 {
+        let _ = service.clone().oneshot(good != 50).await;
+    }
+    assert_eq!(budget.available(), 9);
+    budget.reconfigure(0.0, 0);
+    budget.reconfigure(0.2, 0);
+    assert_eq!(budget.available(), 19);
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_cannot_be_tried_again_pay_for_those_that_can() {
     #[derive(Clone)]
     struct Gets;
