@@ -17,6 +17,8 @@ use crate::seldom::Seldom;
 
 mod ending;
 
+use ending::{give_up, not_ready};
+
 pub(super) type BoxAgain<S, Req> =
     Box<Again<S, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>;
 
@@ -93,12 +95,12 @@ where
         let policy = &self.shared.policy;
         if matches!(&result, Err(error) if policy.rules.is_refusal(error)) {
             return Some(match self.again.take() {
-                Some(again) => self.take_back(again, GiveUp::Refused),
+                Some(again) => again.take_back(GiveUp::Refused, &policy.settings.account),
                 None => result,
             });
         }
         match &mut *self.again {
-            Some(_) => return self.yet_another(result),
+            Some(_) => return self.retry(result, None),
             None => policy.settings.account.deposit(match self.pended {
                 true => clock::end(),
                 false => clock::end_as_known(),
@@ -109,20 +111,31 @@ where
         };
         match policy.rules.decide(request, result.as_ref()) {
             Decision::Done => Some(result),
-            decision => self.retry(result, decision),
+            decision => self.retry(result, Some(decision)),
         }
     }
 
+    /// What goes to the caller where `decision` is to try again, or is not made yet since the attempt was not the first.
     #[cold]
     fn retry(
         &mut self,
-        kept: CallResult<S, Req>,
-        decision: Decision,
+        mut kept: CallResult<S, Req>,
+        decision: Option<Decision>,
     ) -> Option<CallResult<S, Req>> {
+        let decision = match decision {
+            Some(decision) => decision,
+            None => self.over(&mut kept),
+        };
+        if decision == Decision::Done {
+            return Some(kept);
+        }
         let mut so_far = self.again.as_ref().map_or(FIRST, |again| again.so_far);
         let (wait, token) = match self.wait(decision, &mut so_far) {
             Ok(next) => next,
-            Err(reason) => return Some(self.end(kept, so_far.attempt, reason)),
+            Err(reason) => {
+                give_up(&self.shared.policy.settings.account, so_far.attempt, reason);
+                return Some(kept);
+            }
         };
         let wait = Some(Box::pin(clock::sleep(wait)));
         match &mut *self.again {
@@ -190,7 +203,8 @@ where
         };
         let mut again = self.again.take().expect("an attempt has ended");
         let Some(request) = request else {
-            return Poll::Ready(Err(self.take_back(again, Self::not_ready(by))));
+            let account = &self.shared.policy.settings.account;
+            return Poll::Ready(Err(again.take_back(not_ready(by), account)));
         };
         if let Some(token) = &mut again.token {
             token.spent = true;

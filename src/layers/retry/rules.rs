@@ -31,8 +31,8 @@ pub trait Rules<Req, Res, E> {
         let _ = (request, attempt);
     }
 
-    /// Writes into `response`, which goes to the caller, that the call took `attempts` attempts, where they are more than
-    /// one. The default writes nothing.
+    /// Writes into `response`, which goes to the caller unless another attempt follows, that the call took `attempts`
+    /// attempts, where they are more than one. The default writes nothing.
     fn mark_response(&self, response: &mut Res, attempts: u32) {
         let _ = (response, attempts);
     }
