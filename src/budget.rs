@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use crate::algo::budget::{Budget, InFlight};
 use crate::algo::tick::Moment;
+use crate::clock;
 
 pub(crate) use account::{Account, Paid};
 
@@ -60,7 +61,7 @@ impl RetryBudget {
 
     /// A budget that remembers nothing: there may be a further attempt while those under way are no more than a `share` of
     /// all calls under way (0.2 is a fifth), or fewer than `floor`. It is looked at before, so that there may be one more
-    /// than the share. So it bounds what a peer has to bear at once, where calls last long; a
+    /// than the share, unless that is 0. So it bounds what a peer has to bear at once, where calls last long; a
     /// peer that fails fast sees as many retries as there is room for one after the other.
     ///
     /// # Panics
@@ -75,6 +76,45 @@ impl RetryBudget {
         Self {
             form,
             counts_calls: true,
+        }
+    }
+
+    /// How many further attempts it allows for each first one, or for each call under way.
+    pub fn share(&self) -> f64 {
+        match &self.form {
+            Form::Recent(budget) => budget.share(),
+            Form::InFlight(budget) => budget.share(),
+        }
+    }
+
+    /// How many it allows in any case: a second, or at once.
+    pub fn floor(&self) -> u32 {
+        match &self.form {
+            Form::Recent(budget) => budget.floor(),
+            Form::InFlight(budget) => budget.floor(),
+        }
+    }
+
+    /// How many further attempts it would allow now: [`u32::MAX`] where there is no bound, because as many as the calls
+    /// under way are allowed.
+    pub fn available(&self) -> u32 {
+        match &self.form {
+            Form::Recent(budget) => budget.available(clock::now()),
+            Form::InFlight(budget) => budget.available(),
+        }
+    }
+
+    /// Changes the share and the floor for all who share the budget, calls under way among them. What was counted stays.
+    /// With 0.0 and 0 there are no further attempts, save those that wait or are under way already.
+    ///
+    /// # Panics
+    ///
+    /// If `share` is negative or not finite.
+    #[track_caller]
+    pub fn reconfigure(&self, share: f64, floor: u32) {
+        match &self.form {
+            Form::Recent(budget) => budget.reconfigure(share, floor),
+            Form::InFlight(budget) => budget.reconfigure(share, floor),
         }
     }
 

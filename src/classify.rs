@@ -40,6 +40,12 @@ impl Outcome {
 pub trait Classify<Res, E> {
     /// The outcome that `result` stands for.
     fn classify(&self, result: Result<&Res, &E>) -> Outcome;
+
+    /// Writes into `response`, which goes to the caller, that the call took `attempts` attempts, where they are more than
+    /// one. A hedge asks for it; the default writes nothing.
+    fn mark_response(&self, response: &mut Res, attempts: u32) {
+        let _ = (response, attempts);
+    }
 }
 
 impl<F, Res, E> Classify<Res, E> for F

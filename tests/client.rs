@@ -18,8 +18,8 @@ use buttress::observe::{Event, Observe};
 use buttress::registries::consul::Consul;
 use buttress::registries::file::File;
 use buttress::registries::memory::Memory;
-use buttress::transport::http::HttpRules;
 use buttress::transport::http::deadline::SendDeadlineLayer;
+use buttress::transport::http::{Attempts, HttpRules};
 use buttress::transport::reqwest::{Client, ClientError};
 use buttress::{Deadline, Instance, Registry, Rejected, Resolver, clock};
 use tokio::net::TcpListener;
@@ -109,7 +109,7 @@ async fn a_streamed_body_is_sent_again_and_one_above_the_limit_once() {
 }
 
 #[tokio::test]
-async fn the_peer_is_told_which_attempt_it_sees() {
+async fn the_peer_is_told_which_attempt_it_sees_and_the_caller_how_many_there_were() {
     let counts: Arc<Mutex<Vec<_>>> = Arc::default();
     let log = counts.clone();
     let server = Server::start(move |request: Request| {
@@ -122,7 +122,8 @@ async fn the_peer_is_told_which_attempt_it_sees() {
     register(&registry, "orders", &server).await;
     let name = HeaderName::from_static("x-envoy-attempt-count");
     let client = client(&registry).http_rules(HttpRules::new().attempt_header(name));
-    client.get("http://orders/").send().await.unwrap();
+    let answer = client.get("http://orders/").send().await.unwrap();
+    assert_eq!(answer.extensions().get(), Some(&Attempts(3)));
     let counts = counts.lock().unwrap();
     let expected = ["1", "2", "3"].map(|n| Some(n.parse().unwrap()));
     assert_eq!(*counts, expected);
@@ -512,6 +513,24 @@ async fn a_breaker_is_steered_by_the_services_name() {
     orders.breaker().close();
     client.get("http://orders/").send().await.unwrap();
     assert_eq!(orders.instances().len(), 1);
+}
+
+#[tokio::test]
+async fn the_retries_of_a_service_are_stopped_and_allowed_again_by_its_name() {
+    let registry = Memory::new();
+    let server = Server::status(503).await;
+    register(&registry, "orders", &server).await;
+    let client = client(&registry).policy("orders", Policy::new().attempts(2));
+    let service = client.service("orders");
+    let budget = service.retry_budget();
+    assert_eq!((budget.share(), budget.floor()), (0.2, 3));
+
+    budget.reconfigure(0.0, 0);
+    client.get("http://orders/").send().await.unwrap();
+    assert_eq!(server.calls(), 1);
+    budget.reconfigure(0.2, 3);
+    client.get("http://orders/").send().await.unwrap();
+    assert_eq!((server.calls(), budget.available()), (3, 29));
 }
 
 #[tokio::test]

@@ -162,7 +162,53 @@ impl Observe for Log {
     }
 }
 
+/// Those who shared the call of another, by the name of the layer.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<BTreeMap<String, u32>>>);
+
+impl Observe for Shared {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::Coalesced { coalesce } = event {
+            let mut shared = self.0.lock().unwrap();
+            *shared.entry((*coalesce).to_owned()).or_default() += 1;
+        }
+    }
+}
+
+impl Shared {
+    fn take(&self) -> BTreeMap<String, u32> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
 // One flight a key.
+
+#[tokio::test(start_paused = true)]
+async fn each_caller_who_makes_no_call_is_told_and_no_other() {
+    let (count, told) = (Count::default(), Shared::default());
+    let layer = CoalesceLayer::new(|key: &u64| key % 2).observe(told.clone());
+    let named = layer.clone().name("articles").layer(slow(&count));
+    let service = layer.layer(slow(&count));
+    let calls: Vec<_> = (0..100)
+        .map(|n| tokio::spawn(service.clone().oneshot(n)))
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(count.calls(), 2);
+    assert_eq!(told.take(), BTreeMap::from([("coalesce".to_owned(), 98)]));
+
+    // One after the other, each makes its own. Who goes on with the call of another is told once.
+    named.clone().oneshot(1).await.unwrap();
+    named.clone().oneshot(1).await.unwrap();
+    assert_eq!(told.take(), BTreeMap::new());
+    let mut leader = spawn(named.clone().oneshot(1));
+    let mut heir = spawn(named.oneshot(1));
+    assert!(leader.poll().is_pending() && heir.poll().is_pending());
+    drop(leader);
+    heir.await.unwrap();
+    assert_eq!(told.take(), BTreeMap::from([("articles".to_owned(), 1)]));
+}
 
 #[tokio::test(start_paused = true)]
 async fn one_call_answers_all_who_ask_for_its_key_meanwhile() {
@@ -586,6 +632,16 @@ async fn the_calls_of_a_window_are_sent_as_one_and_each_gets_its_own() {
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].1, [3, 1, 2, 1]);
     assert!((10..=11).contains(&sent[0].0), "at {}", sent[0].0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_caller_who_joins_a_batch_is_told_and_who_begins_one_is_not() {
+    let ((names, sent), told) = (names(), Shared::default());
+    let service = batches().size(2).observe(told.clone()).layer(names);
+    let calls = (0..5).map(|n| service.clone().oneshot(n));
+    futures_util::future::join_all(calls).await;
+    assert_eq!(sent.lock().unwrap().len(), 3);
+    assert_eq!(told.take(), BTreeMap::from([("batch".to_owned(), 2)]));
 }
 
 #[tokio::test(start_paused = true)]

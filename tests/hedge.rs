@@ -562,6 +562,41 @@ async fn hedges_and_those_that_the_budget_did_not_allow_are_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hedge_that_gives_the_answer_is_told_with_its_number_and_no_other_is() {
+    // The attempts; the one that wins, unless it is the first.
+    let table: [(Script, Option<u32>); 7] = [
+        (|| vec![(90, Ok(1))], None),
+        (|| vec![(140, Ok(1)), (50, Ok(2))], None),
+        (|| vec![(900, Ok(1)), (50, Ok(2))], Some(2)),
+        (|| vec![(900, Ok(1)), (900, Ok(2)), (50, Ok(3))], Some(3)),
+        // The third is the only hedge that is left once the second has failed.
+        (
+            || vec![(900, Ok(1)), (50, failure("2")), (50, Ok(3))],
+            Some(3),
+        ),
+        (|| vec![(10, failure("1")), (50, Ok(2))], Some(2)),
+        // Where all fail the first attempt's failure is the answer.
+        (
+            || vec![(10, failure("1")), (10, failure("2")), (10, failure("3"))],
+            None,
+        ),
+    ];
+    for (script, expected) in table {
+        let log = Log::default();
+        let layer = after_100().attempts(3).name("orders").observe(log.clone());
+        let _ = layer.layer(Peer::new(script).service()).oneshot("a").await;
+        let told = log.0.lock().unwrap();
+        let won: Vec<_> = told
+            .iter()
+            .filter(|it| it.starts_with("HedgeWon"))
+            .collect();
+        let line = |attempt| format!(r#"HedgeWon {{ hedge: "orders", attempt: {attempt} }}"#);
+        let expected = expected.map(line);
+        assert_eq!(won, expected.iter().collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_call_drops_all_its_attempts() {
     let peer = Peer::new(|| (1..=3).map(|n| (10_000, Ok(n))).collect());
     let service = after_100().attempts(3).layer(peer.service());

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use buttress::algo::backoff::Backoff;
+use buttress::error::Reason;
 use buttress::layers::hedge::HedgeLayer;
 use buttress::layers::retry::RetryLayer;
-use buttress::transport::http::{Attempt, HttpRules, ReplayBody};
-use buttress::{BoxError, clock};
+use buttress::observe::{Event, Observe};
+use buttress::transport::http::{Attempt, Attempts, HttpRules, ReplayBody};
+use buttress::{BoxError, Rejected, clock};
 use http::{HeaderName, Method, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -156,6 +158,147 @@ async fn a_hedge_says_that_it_is_one_sends_the_body_too_and_bad_answers_do_not_w
     seen.lock().unwrap().clear();
     let answer = service.oneshot(request(Method::POST, &[])).await;
     assert_eq!(answer.unwrap().status(), 503, "not idempotent");
+}
+
+fn hedge(delay: Duration) -> HedgeLayer<HttpRules, HttpRules> {
+    let layer = HedgeLayer::new(delay).budget(None).copy(HttpRules::new());
+    layer.classify(HttpRules::new())
+}
+
+fn attempts(answer: &Response<()>) -> Option<u32> {
+    answer
+        .extensions()
+        .get()
+        .map(|&Attempts(attempts)| attempts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_says_how_many_attempts_it_took_if_they_were_more_than_one() {
+    for (statuses, expected) in [
+        (&[200][..], None),
+        (&[404], None),
+        (&[503, 200], Some(2)),
+        (&[503, 429, 404], Some(3)),
+        (&[503, 503, 503], Some(3)),
+    ] {
+        let (_, peer) = peer(statuses, None, "none");
+        let service = three_attempts().layer(peer);
+        let answer = service.oneshot(request(Method::GET, &["a"])).await.unwrap();
+        assert_eq!(attempts(&answer), expected, "{statuses:?}");
+        assert_eq!(answer.extensions().is_empty(), expected.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_a_layer_inside_refused_is_not_one_of_those_it_took() {
+    for (sent, expected) in [(1, None), (2, Some(2))] {
+        let calls = Arc::new(Mutex::new(0));
+        let service = three_attempts().layer(service_fn(move |_: Request<ReplayBody<Body>>| {
+            let mut calls = calls.lock().unwrap();
+            *calls += 1;
+            std::future::ready(match *calls > sent {
+                true => Err(BoxError::from(Rejected::new("breaker", Reason::Open))),
+                false => Ok(Response::builder().status(503).body(()).unwrap()),
+            })
+        }));
+        let answer = service.oneshot(request(Method::GET, &[])).await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), attempts(&answer)),
+            (503, expected)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_says_so_too_if_its_request_was_hedged_and_whoever_won() {
+    // How long each attempt takes, and how many there are.
+    for (millis, expected) in [
+        (&[50, 50][..], None),
+        (&[900, 50], Some(2)),
+        (&[140, 900], Some(2)),
+        (&[900, 900, 50], Some(3)),
+    ] {
+        let calls = Arc::new(Mutex::new(0));
+        let service = hedge(Duration::from_millis(100)).attempts(3);
+        let service = service.layer(service_fn(move |_: Request<ReplayBody<Body>>| {
+            let mut calls = calls.lock().unwrap();
+            let millis = millis[*calls];
+            *calls += 1;
+            async move {
+                clock::sleep(Duration::from_millis(millis)).await;
+                Ok::<_, BoxError>(Response::new(()))
+            }
+        }));
+        let answer = service.oneshot(request(Method::GET, &[])).await.unwrap();
+        assert_eq!(attempts(&answer), expected, "{millis:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_a_layer_inside_refused_is_not_one_of_them_either() {
+    let calls = Arc::new(Mutex::new(0));
+    let service = hedge(Duration::from_millis(100)).attempts(3);
+    let service = service.layer(service_fn(move |_: Request<ReplayBody<Body>>| {
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        let first = *calls == 1;
+        async move {
+            if !first {
+                return Err(BoxError::from(Rejected::new("breaker", Reason::Open)));
+            }
+            clock::sleep(Duration::from_millis(500)).await;
+            Ok(Response::new(()))
+        }
+    }));
+    let answer = service.oneshot(request(Method::GET, &[])).await.unwrap();
+    assert_eq!(attempts(&answer), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_inside_of_a_retry_count_on_from_its_attempts() {
+    // Each attempt of the retry is hedged as soon as it fails.
+    for (statuses, expected) in [
+        (&[200][..], None),
+        (&[503, 200], Some(2)),
+        (&[503, 503, 200], Some(2)),
+        (&[503, 503, 503, 200], Some(3)),
+    ] {
+        let (_, peer) = peer(statuses, None, "none");
+        let service = three_attempts().layer(hedge(Duration::MAX).layer(peer));
+        let answer = service.oneshot(request(Method::GET, &[])).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(attempts(&answer), expected, "{statuses:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_cloned_get_the_same_answers() {
+    let calls = Arc::new(Mutex::new(0));
+    let service = three_attempts().layer(service_fn(move |_: Request<()>| {
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        let status = if *calls < 3 { 503 } else { 200 };
+        let answer = Response::builder().status(status).body(()).unwrap();
+        std::future::ready(Ok::<_, BoxError>(answer))
+    }));
+    let answer = service.oneshot(Request::new(())).await.unwrap();
+    assert_eq!(attempts(&answer), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_sent_to_the_last_attempt_is_whole_though_somebody_listens() {
+    struct Nobody;
+    impl Observe for Nobody {
+        fn on_event(&self, _: &Event<'_>) {}
+    }
+    for parts in [&["short"][..], &["in ", "two"]] {
+        let (seen, peer) = peer(&[503, 503, 503], None, "none");
+        let service = three_attempts().observe(Nobody).layer(peer);
+        service.oneshot(request(Method::PUT, parts)).await.unwrap();
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), 3);
+        assert!(seen.iter().all(|(body, ..)| *body == parts.concat()));
+    }
 }
 
 #[tokio::test(start_paused = true)]

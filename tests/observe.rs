@@ -11,7 +11,7 @@ use buttress::Rejected;
 use buttress::algo::breaker::{Condition, State};
 use buttress::error::Reason;
 use buttress::layers::bulkhead::Bulkhead;
-use buttress::observe::{Event, MetricsObserver, Observe, Observer, TracingObserver};
+use buttress::observe::{Event, GiveUp, MetricsObserver, Observe, Observer, TracingObserver};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -42,10 +42,20 @@ fn every_event(see: impl Fn(&Event<'_>)) {
         attempt: 2,
         wait: SECOND,
     });
+    see(&Event::GaveUp {
+        retry: "orders",
+        attempts: 3,
+        reason: GiveUp::AttemptsUsedUp,
+    });
     see(&Event::Hedging {
         hedge: "orders",
         attempt: 2,
     });
+    see(&Event::HedgeWon {
+        hedge: "orders",
+        attempt: 2,
+    });
+    see(&Event::Coalesced { coalesce: "orders" });
     see(&Event::BudgetExhausted { retry: "orders" });
     see(&Event::FellBack { fallback: "orders" });
     see(&Event::FaultInjected {
@@ -137,7 +147,10 @@ fn every_event_becomes_a_figure_that_the_table_names() {
         "buttress.circuit_breaker.trips{name=orders,condition=failure_rate}",
         "buttress.circuit_breaker.transitions{name=orders,from=closed,to=open}",
         "buttress.retry.attempts{name=orders}",
+        "buttress.retry.given_up{name=orders,reason=attempts_used_up}",
         "buttress.hedge.attempts{name=orders}",
+        "buttress.hedge.wins{name=orders}",
+        "buttress.coalesce.shared{name=orders}",
         "buttress.retry.budget_exhausted{name=orders}",
         "buttress.fallback.answers{name=orders}",
         "buttress.chaos.faults{name=orders,fault=hang}",
@@ -268,7 +281,10 @@ DEBUG buttress: call refused layer=\"circuit breaker\" name=\"orders\" instance=
  WARN buttress: circuit breaker changed name=\"orders\" from=\"closed\" to=\"open\"
 DEBUG buttress: concurrency limit changed name=\"orders\" limit=20
 DEBUG buttress: retrying name=\"orders\" attempt=2 wait=1s
+DEBUG buttress: retry gave up name=\"orders\" attempts=3 reason=\"attempts_used_up\"
 DEBUG buttress: hedging name=\"orders\" attempt=2
+DEBUG buttress: hedge won name=\"orders\" attempt=2
+DEBUG buttress: call coalesced name=\"orders\"
 DEBUG buttress: retry budget exhausted name=\"orders\"
 DEBUG buttress: fallback answered name=\"orders\"
 DEBUG buttress: fault injected name=\"orders\" fault=\"hang\"

@@ -16,7 +16,7 @@ use buttress::error::{Reason, Rejected};
 use buttress::layers::bulkhead::Bulkhead;
 use buttress::layers::retry::{Decision, RetryLayer, Rules};
 use buttress::layers::timeout::TimeoutLayer;
-use buttress::observe::{Event, Observe};
+use buttress::observe::{Event, GiveUp, Observe};
 use buttress::{BoxError, Deadline, Outcome};
 use futures_util::FutureExt;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -733,6 +733,7 @@ async fn an_exhausted_budget_ends_the_call_with_its_last_result_and_says_so() {
         r#"Retrying { retry: "orders", attempt: 2, wait: 0ns }"#,
         r#"Retrying { retry: "orders", attempt: 3, wait: 0ns }"#,
         r#"BudgetExhausted { retry: "orders" }"#,
+        r#"GaveUp { retry: "orders", attempts: 3, reason: BudgetExhausted }"#,
     ];
     assert_eq!(log.take(), expected);
 }
@@ -804,6 +805,52 @@ async fn an_ended_retry_leaves_its_place_to_the_next_and_a_dropped_call_all_of_i
     let _ = waits.await;
     service.oneshot(()).await.unwrap_err();
     assert_eq!(calls.load(Relaxed), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_says_what_it_allows_and_takes_new_figures_while_calls_are_under_way() {
+    for budget in [RetryBudget::new(0.5, 1), RetryBudget::in_flight(0.5, 1)] {
+        let failing = peer(|call, ()| failure(call));
+        let calls = Arc::clone(&failing.calls);
+        let layer = RetryLayer::new(9)
+            .backoff(exactly(100))
+            .budget(budget.clone());
+        let service = layer.layer(failing);
+        assert_eq!((budget.share(), budget.floor()), (0.5, 1));
+        assert!(budget.available() >= 1);
+
+        // The second attempt is paid for already; there is no third.
+        let mut call = tokio_test::task::spawn(service.clone().oneshot(()));
+        assert!(call.poll().is_pending());
+        budget.reconfigure(0.0, 0);
+        assert_eq!(budget.available(), 0);
+        call.await.unwrap_err();
+        assert_eq!(calls.load(Relaxed), 2);
+        service.clone().oneshot(()).await.unwrap_err();
+        assert_eq!(calls.load(Relaxed), 3, "no retry at all");
+
+        // A clone steers it too, and that for the inner of two layers.
+        budget.without_deposits().reconfigure(0.0, 9);
+        assert_eq!((budget.share(), budget.floor()), (0.0, 9));
+        service.oneshot(()).await.unwrap_err();
+        assert_eq!(calls.load(Relaxed), 12);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_changed_has_lost_nothing_that_was_counted() {
+    let budget = RetryBudget::new(0.1, 0);
+    let layer = RetryLayer::new(2)
+        .backoff(exactly(0))
+        .budget(budget.clone());
+    let service = layer.layer(peer(|_, good| if good { Ok(1) } else { failure(0) }));
+    for good in 0..100 {
+        let _ = service.clone().oneshot(good != 50).await;
+    }
+    assert_eq!(budget.available(), 9);
+    budget.reconfigure(0.0, 0);
+    budget.reconfigure(0.2, 0);
+    assert_eq!(budget.available(), 19);
 }
 
 #[tokio::test(start_paused = true)]
@@ -904,6 +951,143 @@ async fn a_later_attempt_waits_until_the_service_is_ready_again() {
     let (_, respond) = handle.next_request().await.unwrap();
     respond.send_response("pong");
     assert_eq!(call.await.unwrap(), "pong");
+}
+
+// What is told.
+
+/// How many attempts were made of each call that was given up, and why there were no more.
+#[derive(Clone, Default)]
+struct GivenUp(Arc<Mutex<Vec<(u32, GiveUp)>>>);
+
+impl Observe for GivenUp {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::GaveUp {
+            retry: "orders",
+            attempts,
+            reason,
+        } = event
+        {
+            self.0.lock().unwrap().push((*attempts, *reason));
+        }
+    }
+}
+
+impl GivenUp {
+    fn take(&self) -> Vec<(u32, GiveUp)> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_up_says_after_how_many_attempts_and_why() {
+    let told = GivenUp::default();
+    let layer = || three_attempts().name("orders").observe(told.clone());
+    let failing = || peer(|call, ()| failure(call));
+    let rules = |after| {
+        move |(): &(), result: Result<&u16, &BoxError>| match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Overload(Some(Duration::from_secs(after))),
+        }
+    };
+    let seconds = |secs| Deadline::within(Duration::from_secs(secs));
+
+    layer().layer(failing()).oneshot(()).await.unwrap_err();
+    assert_eq!(told.take(), [(3, GiveUp::AttemptsUsedUp)]);
+
+    let retry = layer().budget(RetryBudget::new(1.0, 0));
+    retry.layer(failing()).oneshot(()).await.unwrap_err();
+    assert_eq!(told.take(), [(2, GiveUp::BudgetExhausted)]);
+
+    let deadline = Deadline::within(Duration::from_millis(150));
+    let call = deadline.scope(layer().layer(failing()).oneshot(()));
+    call.await.unwrap_err();
+    assert_eq!(told.take(), [(2, GiveUp::OutOfTime)]);
+
+    let retry = layer().give_up_after(Duration::from_millis(100));
+    retry.layer(failing()).oneshot(()).await.unwrap_err();
+    assert_eq!(told.take(), [(2, GiveUp::OutOfTime)]);
+
+    let retry = layer().rules(rules(5)).layer(failing());
+    seconds(4).scope(retry.oneshot(())).await.unwrap_err();
+    assert_eq!(told.take(), [(1, GiveUp::OutOfTime)]);
+
+    let retry = layer().rules(rules(11)).layer(failing());
+    retry.oneshot(()).await.unwrap_err();
+    assert_eq!(told.take(), [(1, GiveUp::HintTooLong)]);
+
+    let opening = peer(|call, ()| if call < 3 { failure(call) } else { Err(open()) });
+    layer().layer(opening).oneshot(()).await.unwrap_err();
+    assert_eq!(told.take(), [(2, GiveUp::Refused)]);
+
+    let mut unready = failing();
+    unready.readiness = Some(|calls| match calls {
+        0 => Poll::Ready(Ok(())),
+        _ => Poll::Ready(Err("not ready".into())),
+    });
+    layer().layer(unready).oneshot(()).await.unwrap_err();
+    assert_eq!(told.take(), [(1, GiveUp::Refused)]);
+
+    let mut busy = failing();
+    busy.readiness = Some(|calls| match calls {
+        0 => Poll::Ready(Ok(())),
+        _ => Poll::Pending,
+    });
+    let retry = layer().layer(busy);
+    seconds(1).scope(retry.oneshot(())).await.unwrap_err();
+    assert_eq!(told.take(), [(1, GiveUp::OutOfTime)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_asked_for_another_attempt_to_the_last_is_given_up_too() {
+    let told = GivenUp::default();
+    let overloaded = |(): &(), result: Result<&u16, &BoxError>| matches!(result, Ok(503));
+    let layer = three_attempts().name("orders").observe(told.clone());
+    let service = layer.rules(overloaded).layer(peer(|_, ()| Ok(503)));
+    assert_eq!(service.oneshot(()).await.unwrap(), 503);
+    assert_eq!(told.take(), [(3, GiveUp::AttemptsUsedUp)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ends_as_it_should_is_not_given_up() {
+    let told = GivenUp::default();
+    let named = |layer: RetryLayer| layer.name("orders").observe(told.clone());
+    for good in 1..=3 {
+        let service = named(three_attempts()).layer(good_from(good));
+        service.oneshot(()).await.unwrap();
+    }
+    // What the rules take for final: in the first attempt, the second and the last.
+    for last in 1..=3 {
+        let final_at = move |(): &(), result: Result<&u16, &BoxError>| {
+            result.is_err_and(|error| error.to_string() != format!("failure {last}"))
+        };
+        let service = named(three_attempts()).rules(final_at).layer(good_from(9));
+        let error = service.oneshot(()).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("failure {last}"));
+    }
+    // The refusal of a layer inside, which that told itself, and a retry that makes one attempt.
+    let refusing = named(three_attempts()).layer(peer(|_, ()| Err(open())));
+    refusing.oneshot(()).await.unwrap_err();
+    let once = named(RetryLayer::new(1)).layer(good_from(9));
+    once.oneshot(()).await.unwrap_err();
+    // Who is cancelled gives up by himself.
+    let waiting = named(three_attempts()).layer(good_from(9));
+    assert!(waiting.oneshot(()).now_or_never().is_none());
+    assert_eq!(told.take(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_listens_costs_a_call_that_was_tried_to_the_last_one_copy_more_and_no_other() {
+    for (good, expected) in [(1, &[1][..]), (2, &[1, 2]), (9, &[1, 2, 3])] {
+        let copies: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let order = Order {
+            copies: Arc::clone(&copies),
+            original: true,
+        };
+        let peer = peer(move |call, _: Order| if call < good { failure(call) } else { Ok(200) });
+        let layer = three_attempts().observe(Log::default()).rules(CopyOrders);
+        let _ = layer.layer(peer).oneshot(order).await;
+        assert_eq!(*copies.lock().unwrap(), expected);
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::{RetryLayer, Rules};
 use buttress::layers::timeout::TimeoutLayer;
 use buttress::transport::axum::respond;
-use buttress::transport::http::{Attempt, HttpRules, ReplayBody};
+use buttress::transport::http::{Attempt, Attempts, HttpRules, ReplayBody};
 use buttress::transport::tonic::{GrpcRules, status};
 use buttress::{BoxError, Rejected};
 use http::StatusCode;
@@ -230,6 +230,7 @@ async fn a_reqwest_request_is_tried_again_by_the_rules_of_http() {
         (answer.status().as_u16(), calls.load(Ordering::SeqCst)),
         (200, 2)
     );
+    assert_eq!(answer.extensions().get(), Some(&Attempts(2)));
 
     calls.store(0, Ordering::SeqCst);
     let answer = client
@@ -277,6 +278,7 @@ async fn a_retried_call_comes_back_when_the_server_said() {
         .await
         .unwrap();
     assert_eq!(reply.get_ref().text, "1 again");
+    assert_eq!(reply.extensions().get(), Some(&Attempts(2)));
     assert!(clock::now() - began >= Duration::from_millis(200));
     assert_eq!(greeter.calls(), 2);
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use super::{RetryBudget, Token, Underway};
 use crate::algo::tick::Moment;
 use crate::deadline::Deadline;
-use crate::observe::{Event, Observer};
+use crate::observe::{Event, GiveUp, Observer};
 
 /// Who makes further attempts, out of which budget, and who is told.
 #[derive(Clone, Debug)]
@@ -40,21 +40,22 @@ impl Account {
         }
     }
 
-    /// Pays for an attempt that begins after `wait`; `None` if it must not be made, since the deadline would have passed
-    /// or the budget is spent.
-    pub(crate) fn pay(&self, now: Instant, wait: Duration) -> Option<Paid> {
+    /// Pays for an attempt that begins after `wait`, unless it must not be made, since the deadline would have passed or
+    /// the budget is spent.
+    pub(crate) fn pay(&self, now: Instant, wait: Duration) -> Result<Paid, GiveUp> {
         if Deadline::current().is_some_and(|deadline| deadline.remaining(now) <= wait) {
-            return None;
+            return Err(GiveUp::OutOfTime);
         }
         let Some(budget) = &self.budget else {
-            return Some(None);
+            return Ok(None);
         };
         // Last, so that no token is taken for an attempt that something else forbids.
         let token = budget.withdraw(now);
         if token.is_none() {
             let retry = &*self.name;
             self.observer.emit(&Event::BudgetExhausted { retry });
+            return Err(GiveUp::BudgetExhausted);
         }
-        token.map(Some)
+        Ok(token)
     }
 }

@@ -25,6 +25,7 @@ use std::task::{Context, Poll};
 use tower::{Service, ServiceExt};
 
 use crate::balance::InstanceView;
+use crate::budget::RetryBudget;
 use crate::deadline::Deadline;
 use crate::discovery::{BoxFuture, Resolver, Watch};
 use crate::error::{Error, Rejected};
@@ -154,6 +155,7 @@ impl<T: Transport> Client<T> {
         ServiceHandle {
             breaker: protected.breaker.clone(),
             bulkhead: protected.bulkhead.clone(),
+            retry_budget: protected.retry_budget.clone(),
             watch: protected.watch.clone(),
             instances: Box::new(move || protected.balance.instances()),
         }
@@ -231,6 +233,7 @@ impl<T: Transport> Service<T::Request> for Client<T> {
 pub struct ServiceHandle {
     breaker: CircuitBreaker,
     bulkhead: Bulkhead,
+    retry_budget: RetryBudget,
     watch: Watch,
     instances: Box<dyn Fn() -> Vec<InstanceView> + Send + Sync>,
 }
@@ -244,6 +247,11 @@ impl ServiceHandle {
     /// The limit on outstanding calls.
     pub fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead
+    }
+
+    /// How many retries the calls to the service pay for.
+    pub fn retry_budget(&self) -> &RetryBudget {
+        &self.retry_budget
     }
 
     /// The instances as the registries name them.

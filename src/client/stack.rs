@@ -8,6 +8,7 @@ use super::policy::Policy;
 use super::services::Known;
 use super::transport::Transport;
 use crate::balance::{Balance, NewEndpoint, SendFuture, Tried};
+use crate::budget::RetryBudget;
 use crate::classify::{Classify, Outcome};
 use crate::deadline::Deadline;
 use crate::discovery::{Instance, Watch};
@@ -23,6 +24,7 @@ pub(super) struct Protected<T: Transport> {
     pub(super) stack: Stack<T>,
     pub(super) breaker: CircuitBreaker,
     pub(super) bulkhead: Bulkhead,
+    pub(super) retry_budget: RetryBudget,
     pub(super) balance: Balanced<T>,
     pub(super) watch: Watch,
 }
@@ -48,6 +50,7 @@ impl<T: Transport> Protected<T> {
             Some((length, longest)) => bulkhead.queue(length, longest),
             None => bulkhead,
         };
+        let retry_budget = RetryBudget::default();
         let new_instance = NewInstance {
             transport: transport.clone(),
             timeout: TimeoutLayer::new(policy.attempt_timeout)
@@ -70,6 +73,7 @@ impl<T: Transport> Protected<T> {
                     .name(name)
                     .backoff(policy.backoff.clone())
                     .rules(rules.clone())
+                    .budget(retry_budget.clone())
                     .observe(observer.clone()),
             )
             .layer(breaker.layer().classify(rules))
@@ -78,6 +82,7 @@ impl<T: Transport> Protected<T> {
             stack,
             breaker,
             bulkhead,
+            retry_budget,
             balance,
             watch,
         }
@@ -133,6 +138,10 @@ impl<T: Transport> Rules<Call<T::Request>, T::Response, Error<T::Error>> for Tra
 
     fn mark(&self, call: &mut Call<T::Request>, attempt: u32) {
         self.0.mark(&mut call.request, attempt);
+    }
+
+    fn mark_response(&self, response: &mut T::Response, attempts: u32) {
+        self.0.mark_response(response, attempts);
     }
 
     fn decide(

@@ -35,6 +35,12 @@ pub trait Transport: Clone + Send + Sync + 'static {
         let _ = (request, attempt);
     }
 
+    /// Writes into `response`, which goes to the caller unless another attempt follows, that the call took `attempts`
+    /// attempts, where they are more than one. The default writes nothing.
+    fn mark_response(&self, response: &mut Self::Response, attempts: u32) {
+        let _ = (response, attempts);
+    }
+
     /// Whether another attempt of `request` is safe and may help.
     fn decide(
         &self,

@@ -97,7 +97,13 @@ impl Observe for MetricsObserver {
                 self.set(LIMIT, &[("name", name)], limit as f64);
             }
             Event::Retrying { retry, .. } => self.count(ATTEMPTS, &[("name", retry)]),
+            Event::GaveUp { retry, reason, .. } => {
+                let reason = words::give_up(reason);
+                self.count(GIVEN_UP, &[("name", retry), ("reason", reason)]);
+            }
             Event::Hedging { hedge, .. } => self.count(HEDGES, &[("name", hedge)]),
+            Event::HedgeWon { hedge, .. } => self.count(WINS, &[("name", hedge)]),
+            Event::Coalesced { coalesce } => self.count(COALESCED, &[("name", coalesce)]),
             Event::BudgetExhausted { retry } => self.count(EXHAUSTED, &[("name", retry)]),
             Event::FellBack { fallback } => self.count(FALLBACKS, &[("name", fallback)]),
             Event::FaultInjected { chaos, fault } => {
@@ -199,7 +205,10 @@ const TRIPS: &str = "buttress.circuit_breaker.trips";
 const STATE: &str = "buttress.circuit_breaker.state";
 const LIMIT: &str = "buttress.concurrency.limit";
 const ATTEMPTS: &str = "buttress.retry.attempts";
+const GIVEN_UP: &str = "buttress.retry.given_up";
 const HEDGES: &str = "buttress.hedge.attempts";
+const WINS: &str = "buttress.hedge.wins";
+const COALESCED: &str = "buttress.coalesce.shared";
 const EXHAUSTED: &str = "buttress.retry.budget_exhausted";
 const FALLBACKS: &str = "buttress.fallback.answers";
 const FAULTS: &str = "buttress.chaos.faults";
@@ -215,7 +224,7 @@ const DEREGISTRATIONS: &str = "buttress.registry.deregistrations";
 const STORE_FAILURES: &str = "buttress.store.failures";
 const STORE_RECOVERIES: &str = "buttress.store.recoveries";
 
-const COUNTERS: [(&str, &str); 17] = [
+const COUNTERS: [(&str, &str); 20] = [
     (REFUSED, "calls refused or given up by a layer"),
     (TRANSITIONS, "changes of a circuit breaker's state"),
     (
@@ -223,10 +232,13 @@ const COUNTERS: [(&str, &str); 17] = [
         "conditions that opened a circuit breaker, or would have",
     ),
     (ATTEMPTS, "attempts after the first"),
+    (GIVEN_UP, "calls that were to be tried again and were not"),
     (
         HEDGES,
         "attempts sent beside one that is slow or has failed",
     ),
+    (WINS, "answers that a hedge gave"),
+    (COALESCED, "callers who shared the call of another"),
     (
         EXHAUSTED,
         "retries and hedges not made because the budget was spent",

@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::algo::breaker::{Condition, State};
 use crate::error::Rejected;
 
+mod give_up;
 #[cfg(feature = "metrics")]
 mod metrics;
 #[cfg(feature = "tracing")]
@@ -36,6 +37,7 @@ mod who;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod words;
 
+pub use self::give_up::GiveUp;
 #[cfg(feature = "metrics")]
 pub use self::metrics::MetricsObserver;
 #[cfg(feature = "tracing")]
@@ -81,12 +83,33 @@ pub enum Event<'a> {
         /// How long it waits first.
         wait: Duration,
     },
+    /// A call that was to be tried again is not: its last result goes to the caller.
+    GaveUp {
+        /// The policy's name.
+        retry: &'a str,
+        /// How many attempts were made; one that a layer inside refused was not.
+        attempts: u32,
+        /// Why there are no more.
+        reason: GiveUp,
+    },
     /// A request is sent again, because its last attempt takes long or has failed.
     Hedging {
         /// The policy's name.
         hedge: &'a str,
         /// Which attempt this is: 2 for the first hedge.
         attempt: u32,
+    },
+    /// A hedge gave the answer, before the first attempt did or because that had failed.
+    HedgeWon {
+        /// The policy's name.
+        hedge: &'a str,
+        /// Which attempt it was: 2 for the first hedge.
+        attempt: u32,
+    },
+    /// A caller shares the call of another, or joined another's batch, instead of making one.
+    Coalesced {
+        /// The layer's name.
+        coalesce: &'a str,
     },
     /// A retry or a hedge was due, but the budget is spent.
     BudgetExhausted {
@@ -242,6 +265,11 @@ impl Observer {
         if let Some(listener) = &self.0 {
             let _ = catch_unwind(AssertUnwindSafe(|| listener.on_event(event)));
         }
+    }
+
+    /// Whether there is a listener.
+    pub(crate) fn is_somebody(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Tells the listener of a refusal, and passes it on.

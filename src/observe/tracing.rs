@@ -6,9 +6,9 @@ use crate::error::rounded;
 
 /// Turns events into `tracing` events of target `buttress`.
 ///
-/// What happens once a call (refusals, retries, hedges, fallbacks, injected faults) is told at `DEBUG`, what changes the
-/// picture at `INFO`, and what somebody should look at (a breaker opens, an instance is ejected, a registry fails or
-/// forgot an instance, a store fails) at `WARN`.
+/// What happens once a call (refusals, retries and those that gave up, hedges and those that won, shared calls, fallbacks,
+/// injected faults) is told at `DEBUG`, what changes the picture at `INFO`, and what somebody should look at (a breaker
+/// opens, an instance is ejected, a registry fails or forgot an instance, a store fails) at `WARN`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TracingObserver;
 
@@ -44,8 +44,22 @@ impl Observe for TracingObserver {
                 attempt,
                 wait,
             } => debug!(target: TARGET, name = retry, attempt, wait = ?rounded(wait), "retrying"),
+            Event::GaveUp {
+                retry,
+                attempts,
+                reason,
+            } => {
+                let reason = words::give_up(reason);
+                debug!(target: TARGET, name = retry, attempts, reason, "retry gave up");
+            }
             Event::Hedging { hedge, attempt } => {
                 debug!(target: TARGET, name = hedge, attempt, "hedging");
+            }
+            Event::HedgeWon { hedge, attempt } => {
+                debug!(target: TARGET, name = hedge, attempt, "hedge won");
+            }
+            Event::Coalesced { coalesce } => {
+                debug!(target: TARGET, name = coalesce, "call coalesced");
             }
             Event::BudgetExhausted { retry } => {
                 debug!(target: TARGET, name = retry, "retry budget exhausted");

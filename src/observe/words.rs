@@ -1,5 +1,6 @@
 //! States, conditions and reasons in one word each, as labels and fields want them.
 
+use super::GiveUp;
 use crate::algo::breaker::{Condition, State};
 use crate::error::Reason;
 
@@ -45,5 +46,15 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::NoService => "no_service",
         Reason::BadAddress => "bad_address",
         Reason::TlsNotSetUp => "tls_not_set_up",
+    }
+}
+
+pub(super) fn give_up(reason: GiveUp) -> &'static str {
+    match reason {
+        GiveUp::AttemptsUsedUp => "attempts_used_up",
+        GiveUp::BudgetExhausted => "budget_exhausted",
+        GiveUp::OutOfTime => "out_of_time",
+        GiveUp::HintTooLong => "hint_too_long",
+        GiveUp::Refused => "refused",
     }
 }

@@ -19,9 +19,9 @@ mod priority;
 mod replay;
 mod rules;
 
-pub use attempt::Attempt;
 #[cfg(feature = "tonic")]
 pub(crate) use attempt::PREVIOUS_ATTEMPTS;
+pub use attempt::{Attempt, Attempts};
 pub use cut::CutBody;
 pub use held::HeldBody;
 pub use priority::ByExtension;

@@ -1,6 +1,7 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use super::settings::Settings;
 use super::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed, lane, lanes};
 use crate::algo::lanes::{Lanes, SHARED};
 use crate::algo::tick::{self, Moment};
@@ -11,8 +12,7 @@ use crate::algo::tick::{self, Moment};
 /// deposits, so the counts are atomics, those of deposits in lanes, and no call waits for another.
 #[derive(Debug)]
 pub struct Budget {
-    share: f64,
-    floor: f64,
+    settings: Settings,
     /// In [nanoseconds](tick::nanos).
     origin: OnceLock<u64>,
     deposits: Lanes<Lane>,
@@ -28,14 +28,39 @@ impl Budget {
     /// If `share` is negative or not finite.
     #[track_caller]
     pub fn new(share: f64, floor: u32) -> Self {
-        super::assert_share(share);
         Self {
-            share,
-            floor: f64::from(floor) * SECONDS as f64,
+            settings: Settings::new(share, floor),
             origin: OnceLock::new(),
             deposits: Lanes::new(lanes(), Lane::default),
             withdrawals: Window::default(),
         }
+    }
+
+    /// Changes the share and the floor for all that is withdrawn from now on. What was counted stays, and retries that
+    /// were made beyond the new ones count against them until they are ten seconds old.
+    ///
+    /// # Panics
+    ///
+    /// If `share` is negative or not finite.
+    #[track_caller]
+    pub fn reconfigure(&self, share: f64, floor: u32) {
+        self.settings.change(share, floor);
+    }
+
+    /// How many retries it pays for, for each first attempt.
+    pub fn share(&self) -> f64 {
+        self.settings.share()
+    }
+
+    /// How many it pays for in any case, a second.
+    pub fn floor(&self) -> u32 {
+        self.settings.floor()
+    }
+
+    /// How many retries could be taken out now.
+    pub fn available(&self, now: Instant) -> u32 {
+        let second = self.second(now);
+        (self.paid_for(second) - self.withdrawals.sum(second) as f64) as u32
     }
 
     /// Counts a first attempt.
@@ -79,15 +104,21 @@ impl Budget {
         // Asked again where another withdrawal came first, so that two never share the last token. Only a race over
         // the turn of a second can let one too many pass.
         self.withdrawals.add_if(second, || {
-            let paid_for = (self.share * self.deposited(second) as f64).max(self.floor);
-            // The product of a decimal share is a hair off: 0.29 of 100 is 28.999….
-            (self.withdrawals.sum(second) + 1) as f64 <= paid_for + 1e-6
+            (self.withdrawals.sum(second) + 1) as f64 <= self.paid_for(second)
         })
     }
 
     /// Puts back the retry that was taken out at `then`, because it was never made.
     pub fn refund(&self, then: Instant) {
         self.withdrawals.take_back(self.second(then));
+    }
+
+    /// How many retries the window that ends with `second` pays for, withdrawn ones included.
+    fn paid_for(&self, second: u64) -> f64 {
+        let by_share = self.settings.share() * self.deposited(second) as f64;
+        let by_floor = f64::from(self.settings.floor()) * SECONDS as f64;
+        // The product of a decimal share is a hair off: 0.29 of 100 is 28.999….
+        by_share.max(by_floor) + 1e-6
     }
 
     fn deposited(&self, second: u64) -> u64 {

@@ -1,3 +1,4 @@
+use super::settings::Settings;
 use super::sync::{AtomicU64, Ordering::Relaxed};
 
 /// Lets a retry pass while the retries under way are no more than a share of all calls under way, or fewer than a floor.
@@ -7,26 +8,61 @@ use super::sync::{AtomicU64, Ordering::Relaxed};
 /// relaxed.
 #[derive(Debug)]
 pub struct InFlight {
-    share: f64,
-    floor: u32,
+    settings: Settings,
     word: AtomicU64,
 }
 
 impl InFlight {
     /// A budget of `share` retries for each call under way, retries included (0.2 is a fifth), and of `floor` in any
-    /// case.
+    /// case. With 0 and 0 there are none.
     ///
     /// # Panics
     ///
     /// If `share` is negative or not finite.
     #[track_caller]
     pub fn new(share: f64, floor: u32) -> Self {
-        super::assert_share(share);
         Self {
-            share,
-            floor,
+            settings: Settings::new(share, floor),
             word: AtomicU64::new(0),
         }
+    }
+
+    /// Changes the share and the floor for all retries that begin from now on. Those under way go on, and count.
+    ///
+    /// # Panics
+    ///
+    /// If `share` is negative or not finite.
+    #[track_caller]
+    pub fn reconfigure(&self, share: f64, floor: u32) {
+        self.settings.change(share, floor);
+    }
+
+    /// How many retries there may be for each call under way.
+    pub fn share(&self) -> f64 {
+        self.settings.share()
+    }
+
+    /// How many there may be in any case.
+    pub fn floor(&self) -> u32 {
+        self.settings.floor()
+    }
+
+    /// How many retries could begin now, one after the other and none ending: [`u32::MAX`] if there is no bound, because
+    /// the share is 1 or more.
+    pub fn available(&self) -> u32 {
+        let (share, floor) = (self.share(), self.floor());
+        if share >= 1.0 {
+            return u32::MAX;
+        }
+        let word = self.word.load(Relaxed);
+        let by_floor = floor.saturating_sub(retries(word));
+        let over = share * f64::from(calls(word)) + HAIR - f64::from(retries(word));
+        if share == 0.0 || over < 0.0 {
+            return by_floor;
+        }
+        // Each is a call as well, and brings a share of the next. The last is one more than the share.
+        let by_share = (over / (1.0 - share)) as u32;
+        by_share.saturating_add(1).max(by_floor)
     }
 
     /// Counts a call that begins. [`end`](Self::end) must follow.
@@ -61,8 +97,9 @@ impl InFlight {
     }
 
     fn has_room(&self, word: u64) -> bool {
-        let retries = retries(word);
-        retries < self.floor || f64::from(retries) <= self.share * f64::from(calls(word)) + 1e-9
+        let (share, retries) = (self.share(), retries(word));
+        let by_share = share * f64::from(calls(word)) + HAIR;
+        retries < self.floor() || share > 0.0 && f64::from(retries) <= by_share
     }
 }
 
@@ -74,5 +111,7 @@ fn calls(word: u64) -> u32 {
     word as u32
 }
 
+/// The product of a decimal share is a hair off.
+const HAIR: f64 = 1e-9;
 const CALL: u64 = 1;
 const RETRY: u64 = 1 << 32;

@@ -22,6 +22,7 @@
 
 mod counts;
 mod in_flight;
+mod settings;
 // The same counts, on loom's primitives.
 #[cfg(test)]
 #[allow(clippy::duplicate_mod)]
@@ -34,14 +35,6 @@ mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     pub(super) use crate::algo::lanes::{lane, lanes};
-}
-
-#[track_caller]
-fn assert_share(share: f64) {
-    assert!(
-        share.is_finite() && share >= 0.0,
-        "the share of a retry budget must not be {share}"
-    );
 }
 
 #[cfg(test)]
@@ -180,14 +173,103 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_counted_outlasts_a_change_of_the_settings() {
+        let budget = Budget::new(0.2, 0);
+        let now = start();
+        (0..100).for_each(|_| budget.deposit(now));
+        (0..5).for_each(|_| assert!(budget.withdraw(now)));
+        // Share, floor, and the retries that are left of 100 calls and 5 retries.
+        for (share, floor, left) in [
+            (0.2, 0, 15),
+            (0.0, 0, 0),
+            (0.04, 0, 0),
+            (0.05, 0, 0),
+            (0.06, 0, 1),
+            (0.0, 1, 5),
+            (0.5, 3, 45),
+        ] {
+            budget.reconfigure(share, floor);
+            assert_eq!((budget.share(), budget.floor()), (share, floor));
+            assert_eq!(budget.available(now), left, "{share}, {floor}");
+        }
+        let later = now + Duration::from_secs(10);
+        assert_eq!(
+            budget.available(later),
+            30,
+            "all is forgotten but the floor"
+        );
+        budget.reconfigure(0.0, 0);
+        assert!(!budget.withdraw(later));
+    }
+
+    #[test]
+    fn retries_under_way_outlast_a_change_of_the_settings() {
+        let budget = InFlight::new(0.5, 0);
+        (0..8).for_each(|_| budget.begin());
+        (0..2).for_each(|_| assert!(budget.withdraw()));
+        for (share, floor, left) in [
+            (0.0, 0, 0),
+            (0.0, 2, 0),
+            (0.0, 3, 1),
+            (0.1, 0, 0),
+            (0.2, 0, 1),
+            (0.2, 7, 5),
+            (1.0, 0, u32::MAX),
+            (7.0, 0, u32::MAX),
+        ] {
+            budget.reconfigure(share, floor);
+            assert_eq!((budget.share(), budget.floor()), (share, floor));
+            assert_eq!(budget.available(), left, "{share}, {floor}");
+        }
+        (0..2).for_each(|_| budget.release());
+        budget.reconfigure(0.0, 0);
+        assert_eq!((budget.retries(), budget.calls()), (0, 8));
+        assert!(!budget.withdraw());
+    }
+
+    #[test]
+    fn a_share_that_cannot_be_is_refused_and_changes_nothing() {
+        let budget = Budget::new(0.2, 3);
+        let in_flight = InFlight::new(0.2, 3);
+        for share in [-0.1, f64::NAN, f64::INFINITY] {
+            let panics = |change: &dyn Fn()| {
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(change)).is_err()
+            };
+            assert!(panics(&|| budget.reconfigure(share, 9)));
+            assert!(panics(&|| in_flight.reconfigure(share, 9)));
+            assert!(panics(&|| drop(Budget::new(share, 0))));
+        }
+        assert_eq!((budget.share(), budget.floor()), (0.2, 3));
+        assert_eq!((in_flight.share(), in_flight.floor()), (0.2, 3));
+    }
+
     proptest! {
+        #[test]
+        fn as_many_retries_begin_as_are_said_to_be_available(
+            share in 0_u32..100,
+            floor in 0_u32..20,
+            calls in 0_u32..500,
+            retries in 0_u32..200,
+        ) {
+            let budget = InFlight::new(1.0, 0);
+            (0..calls).for_each(|_| budget.begin());
+            (0..retries).for_each(|_| assert!(budget.withdraw()));
+            budget.reconfigure(f64::from(share) / 100.0, floor);
+            let available = budget.available();
+            let begun = (0..).take_while(|_| budget.withdraw()).count();
+            prop_assert_eq!(begun as u32, available);
+            prop_assert_eq!(budget.available(), 0);
+        }
+
         #[test]
         fn it_agrees_with_a_list_of_everything_that_happened(
             share in 0_u32..=100,
             floor in 0_u32..3,
-            steps in prop::collection::vec((0_u64..3_000, 0_u32..4), 0..300),
+            steps in prop::collection::vec((0_u64..3_000, 0_u32..5), 0..300),
         ) {
             let budget = Budget::new(f64::from(share) / 100.0, floor);
+            let (mut share, mut floor) = (share, floor);
             let origin = start();
             // The first use is where its seconds are counted from.
             budget.refund(origin);
@@ -199,12 +281,13 @@ mod tests {
                 let second = now.as_secs();
                 deposits.retain(|then| then + SECONDS > second);
                 retries.retain(|then| then.as_secs() + SECONDS > second);
+                let paid_for = (share as usize * deposits.len()).max(floor as usize * 1000) / 100;
+                let left = paid_for.saturating_sub(retries.len());
+                prop_assert_eq!(budget.available(origin + now), left as u32);
                 match kind {
                     0 => {
-                        let expected = (retries.len() + 1) * 100
-                            <= (share as usize * deposits.len()).max(floor as usize * 1000);
-                        prop_assert_eq!(budget.withdraw(origin + now), expected);
-                        if expected {
+                        prop_assert_eq!(budget.withdraw(origin + now), left > 0);
+                        if left > 0 {
                             retries.push(now);
                         }
                     }
@@ -212,6 +295,10 @@ mod tests {
                         if let Some(then) = retries.pop() {
                             budget.refund(origin + then);
                         }
+                    }
+                    2 => {
+                        (share, floor) = ((share * 7 + 13) % 101, (floor + 1) % 3);
+                        budget.reconfigure(f64::from(share) / 100.0, floor);
                     }
                     _ => {
                         budget.deposit(origin + now);

@@ -22,7 +22,7 @@ mod counts;
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 mod in_flight;
 
-use super::assert_share;
+use super::settings;
 
 #[test]
 fn two_threads_do_not_share_the_last_token() {

@@ -151,6 +151,11 @@ impl<F: Future> Seat<F> {
         &self.flight
     }
 
+    /// Whether the call was somebody else's before.
+    pub(super) fn is_shared(&self) -> bool {
+        self.number > 0
+    }
+
     /// Unlike that of all others of its flight, and above those that came before.
     pub(super) fn number(&self) -> u64 {
         self.number

@@ -8,7 +8,7 @@ use super::flight::{Part, Seat};
 use crate::clock::{self, Sleep};
 use crate::deadline::Deadline;
 use crate::error::{Reason, Rejected};
-use crate::observe::Observer;
+use crate::observe::{Event, Observer};
 
 /// With whom a caller shares a call: those of its key, or those of its batch.
 pub trait Group {
@@ -55,6 +55,12 @@ impl Voice {
         }
     }
 
+    /// Somebody joined another's call.
+    fn coalesced(&self) {
+        let coalesce = self.name.as_deref().unwrap_or(self.layer);
+        self.observer.emit(&Event::Coalesced { coalesce });
+    }
+
     fn refused(&self, reason: Reason) -> Rejected {
         let rejected = Rejected::new(self.layer, reason);
         self.observer.refused(match &self.name {
@@ -95,7 +101,11 @@ impl<G: Group> Future for CoalesceFuture<G> {
         let deadline = Deadline::current();
         if let Some(request) = this.request.take() {
             if !deadline.is_some_and(|deadline| deadline.has_passed(clock::now())) {
-                member.seat = Some(member.group.join(request));
+                let seat = member.group.join(request);
+                if seat.is_shared() {
+                    member.group.voice().coalesced();
+                }
+                member.seat = Some(seat);
             }
         }
         let result = match ready!(member.poll(deadline, this.timer.as_mut(), cx)) {

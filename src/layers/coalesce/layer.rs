@@ -47,14 +47,14 @@ impl<Req, K, F, X> CoalesceLayer<Req, K, F, X> {
         }
     }
 
-    /// Says whose calls these are, in a refusal. It has no name by default.
+    /// Says whose calls these are, in a refusal and to the observer. It has no name by default.
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.voice.name = Some(name.into());
         self
     }
 
-    /// Tells `observer` of each caller whose deadline passed, or whose call panicked in the hands of another.
+    /// Tells `observer` of each caller who shares the call of another, whose deadline passed, or whose call panicked in the hands of another.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
         self.voice.observer = observer.into();

@@ -20,7 +20,7 @@ pin_project! {
         #[pin]
         primary: Option<S::Future>,
         // Allocated only for a hedge: how many there may be is known at run time alone, and each is pinned.
-        hedges: Vec<(Pin<Box<S::Future>>, Paid)>,
+        hedges: Vec<Sent<S::Future>>,
         // What the first attempt failed with. It is the answer if no other attempt has one.
         failed: Option<Result<S::Response, S::Error>>,
         // The measurement of the first attempt, where the delay depends on it.
@@ -30,6 +30,12 @@ pin_project! {
         #[pin]
         next: Next,
     }
+}
+
+struct Sent<F> {
+    attempt: Pin<Box<F>>,
+    number: u32,
+    paid: Paid,
 }
 
 pin_project! {
@@ -86,9 +92,12 @@ where
     type Output = Result<S::Response, S::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(self.as_mut().poll_answer(cx));
+        let mut result = ready!(self.as_mut().poll_answer(cx));
         // The losers end now, and a finished call holds nothing, however long its future is kept.
         let mut this = self.project();
+        if let Some(plan) = this.plan {
+            plan.mark(&mut result);
+        }
         this.primary.set(None);
         this.hedges.clear();
         this.next.set(Next::Over);
@@ -116,8 +125,9 @@ where
                     return Poll::Ready(result);
                 };
                 let verdict = plan.judge(&result);
-                if verdict != Verdict::Refused {
-                    plan.count();
+                match verdict {
+                    Verdict::Refused => plan.refused(),
+                    _ => plan.count(),
                 }
                 if let Some(sample) = this.sample.take() {
                     sample.end(verdict == Verdict::Answer);
@@ -135,23 +145,35 @@ where
         };
         loop {
             let mut at = 0;
-            while let Some((hedge, paid)) = this.hedges.get_mut(at) {
-                let Poll::Ready(result) = hedge.as_mut().poll(cx) else {
+            while let Some(hedge) = this.hedges.get_mut(at) {
+                let Poll::Ready(result) = hedge.attempt.as_mut().poll(cx) else {
                     at += 1;
                     continue;
                 };
                 let verdict = plan.judge(&result);
-                match (verdict, paid) {
-                    (Verdict::Answer, _) => return Poll::Ready(result),
-                    // The peer never saw it.
-                    (Verdict::Refused, Some(token)) => token.spent = false,
+                match (verdict, &mut hedge.paid) {
+                    (Verdict::Answer, _) => {
+                        plan.won(hedge.number);
+                        return Poll::Ready(result);
+                    }
+                    (Verdict::Refused, paid) => {
+                        plan.refused();
+                        // The peer never saw it.
+                        if let Some(token) = paid {
+                            token.spent = false;
+                        }
+                    }
                     _ => {}
                 }
                 drop(this.hedges.remove(at));
                 this.next.as_mut().after(verdict);
             }
             match this.next.as_mut().poll(plan, cx) {
-                Poll::Ready(Some((hedge, paid))) => this.hedges.push((Box::pin(hedge), paid)),
+                Poll::Ready(Some((attempt, paid))) => this.hedges.push(Sent {
+                    attempt: Box::pin(attempt),
+                    number: plan.attempt(),
+                    paid,
+                }),
                 Poll::Ready(None) => {
                     plan.give_up();
                     return match this.failed.take_if(|_| this.hedges.is_empty()) {

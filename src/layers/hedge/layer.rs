@@ -82,7 +82,7 @@ impl<C, K> HedgeLayer<C, K> {
         self
     }
 
-    /// Tells `observer` of each hedge, and of each that the budget did not allow.
+    /// Tells `observer` of each hedge, of each that gave the answer, and of each that the budget did not allow.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
         self.settings.account.observer = observer.into();

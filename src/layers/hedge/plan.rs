@@ -73,6 +73,32 @@ where
         self.next = None;
     }
 
+    /// The number of the last attempt, 1 for the first.
+    pub(super) fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Attempt number `attempt`, a hedge, gave the answer.
+    pub(super) fn won(&self, attempt: u32) {
+        let account = &self.policy.settings.account;
+        account.observer.emit(&Event::HedgeWon {
+            hedge: &account.name,
+            attempt,
+        });
+    }
+
+    /// The peer never saw an attempt. No other follows.
+    pub(super) fn refused(&mut self) {
+        self.attempt -= 1;
+    }
+
+    /// Writes into the answer how many attempts it took, if they were more than one.
+    pub(super) fn mark(&self, result: &mut Result<S::Response, S::Error>) {
+        if let (2.., Ok(response)) = (self.attempt, result) {
+            self.policy.classify.mark_response(response, self.attempt);
+        }
+    }
+
     /// When it is due, unless one fails before.
     pub(super) fn due(&self) -> Instant {
         self.due
@@ -101,7 +127,7 @@ where
     pub(super) fn pay(&mut self) -> Option<Paid> {
         self.count();
         let account = &self.policy.settings.account;
-        account.pay(clock::now(), Duration::ZERO)
+        account.pay(clock::now(), Duration::ZERO).ok()
     }
 
     /// The next attempt, once the inner service is ready; `None` if it failed or the deadline has passed.
@@ -114,10 +140,10 @@ where
             return Poll::Ready(None);
         };
         let ready = ready!(poll_ready_in_time(inner, Deadline::current(), timer, cx));
-        Poll::Ready(if ready { self.attempt() } else { None })
+        Poll::Ready(if ready { self.send() } else { None })
     }
 
-    fn attempt(&mut self) -> Option<S::Future> {
+    fn send(&mut self) -> Option<S::Future> {
         let (mut inner, request) = self.next.take()?;
         let policy = &*self.policy;
         self.attempt += 1;

@@ -106,7 +106,10 @@ impl<R> RetryLayer<R> {
         self
     }
 
-    /// Tells `observer` of each retry, and of each that the budget did not allow.
+    /// Tells `observer` of each retry, of each that the budget did not allow, and of each call that is given up though
+    /// its result asked for another attempt.
+    ///
+    /// To know that of the last attempt it keeps the request, of which a copy is sent.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
         self.settings.account.observer = observer.into();

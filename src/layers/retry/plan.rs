@@ -11,9 +11,13 @@ use crate::algo::lanes::Share;
 use crate::budget::{Paid, Underway};
 use crate::clock::{self, Sleep};
 use crate::deadline::{Deadline, poll_ready_in_time};
-use crate::observe::Event;
+use crate::observe::{Event, GiveUp};
 use crate::rng::ThreadRng;
 use crate::seldom::Seldom;
+
+mod ending;
+
+use ending::{give_up, not_ready};
 
 pub(super) type BoxAgain<S, Req> =
     Box<Again<S, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>;
@@ -47,16 +51,6 @@ const FIRST: SoFar = SoFar {
     attempt: 1,
     waits: Waits::NONE,
 };
-
-impl<S, Res, E> Again<S, Res, E> {
-    /// The peer never saw the attempt: its token goes back into the budget.
-    fn give_up(mut self) -> Result<Res, E> {
-        if let Some(token) = &mut self.token {
-            token.spent = false;
-        }
-        self.kept
-    }
-}
 
 /// What further attempts need.
 pub(super) struct Plan<S: Service<Req>, Req, R> {
@@ -101,13 +95,12 @@ where
         let policy = &self.shared.policy;
         if matches!(&result, Err(error) if policy.rules.is_refusal(error)) {
             return Some(match self.again.take() {
-                Some(again) => again.give_up(),
+                Some(again) => again.take_back(GiveUp::Refused, &policy.settings.account),
                 None => result,
             });
         }
         match &mut *self.again {
-            // Over is over: its place in the budget is free for the next.
-            Some(again) => again.token = None,
+            Some(_) => return self.retry(result, None),
             None => policy.settings.account.deposit(match self.pended {
                 true => clock::end(),
                 false => clock::end_as_known(),
@@ -118,19 +111,31 @@ where
         };
         match policy.rules.decide(request, result.as_ref()) {
             Decision::Done => Some(result),
-            decision => self.retry(result, decision),
+            decision => self.retry(result, Some(decision)),
         }
     }
 
+    /// What goes to the caller where `decision` is to try again, or is not made yet since the attempt was not the first.
     #[cold]
     fn retry(
         &mut self,
-        kept: CallResult<S, Req>,
-        decision: Decision,
+        mut kept: CallResult<S, Req>,
+        decision: Option<Decision>,
     ) -> Option<CallResult<S, Req>> {
-        let mut so_far = self.again.as_ref().map_or(FIRST, |again| again.so_far);
-        let Some((wait, token)) = self.wait(decision, &mut so_far) else {
+        let decision = match decision {
+            Some(decision) => decision,
+            None => self.over(&mut kept),
+        };
+        if decision == Decision::Done {
             return Some(kept);
+        }
+        let mut so_far = self.again.as_ref().map_or(FIRST, |again| again.so_far);
+        let (wait, token) = match self.wait(decision, &mut so_far) {
+            Ok(next) => next,
+            Err(reason) => {
+                give_up(&self.shared.policy.settings.account, so_far.attempt, reason);
+                return Some(kept);
+            }
         };
         let wait = Some(Box::pin(clock::sleep(wait)));
         match &mut *self.again {
@@ -155,9 +160,12 @@ where
         None
     }
 
-    /// How long to wait before the next attempt, and what it takes from the budget; `None` if there is none.
-    fn wait(&self, decision: Decision, so_far: &mut SoFar) -> Option<(Duration, Paid)> {
+    /// How long to wait before the next attempt, and what it takes from the budget; else why there is none.
+    fn wait(&self, decision: Decision, so_far: &mut SoFar) -> Result<(Duration, Paid), GiveUp> {
         let settings = &self.shared.policy.settings;
+        if so_far.attempt == settings.attempts {
+            return Err(GiveUp::AttemptsUsedUp);
+        }
         let now = clock::end().at;
         let left = self.latest.map_or(Duration::MAX, |latest| {
             latest.saturating_duration_since(now)
@@ -170,7 +178,7 @@ where
             attempt: so_far.attempt,
             wait,
         });
-        Some((wait, paid))
+        Ok((wait, paid))
     }
 
     /// After an attempt has ended: the next one, or what was kept if the inner service failed or it is too late.
@@ -195,7 +203,8 @@ where
         };
         let mut again = self.again.take().expect("an attempt has ended");
         let Some(request) = request else {
-            return Poll::Ready(Err(again.kept));
+            let account = &self.shared.policy.settings.account;
+            return Poll::Ready(Err(again.take_back(not_ready(by), account)));
         };
         if let Some(token) = &mut again.token {
             token.spent = true;
@@ -205,11 +214,15 @@ where
         Poll::Ready(Ok(next))
     }
 
-    /// A copy of the request, or itself where this is the last attempt.
+    /// A copy of the request, or itself where this is the last attempt and nobody wants to know whether it, too, asked for
+    /// another.
     fn take_request(&mut self, attempt: u32) -> Option<Req> {
         let policy = &self.shared.policy;
         let copy = match &self.request {
-            Some(request) if attempt < policy.settings.attempts => {
+            Some(request)
+                if attempt < policy.settings.attempts
+                    || policy.settings.account.observer.is_somebody() =>
+            {
                 policy.rules.replay(request, attempt)
             }
             _ => None,

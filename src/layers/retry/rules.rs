@@ -20,7 +20,8 @@ pub trait Rules<Req, Res, E> {
     /// that may follow.
     ///
     /// `None` if it cannot be copied or must not be sent twice: `request` itself is sent then, as the last attempt.
-    /// Where no further attempt is allowed, no copy is asked for.
+    /// Where no further attempt is allowed, a copy is asked for only if somebody listens: [`decide`](Self::decide) says
+    /// then whether the last result, too, asked for another, and so whether the call was given up.
     fn replay(&self, request: &Req, attempt: u32) -> Option<Req>;
 
     /// Writes into `request`, which is sent next, that it is attempt number `attempt`, 1 for the first: into a header, or
@@ -30,8 +31,14 @@ pub trait Rules<Req, Res, E> {
         let _ = (request, attempt);
     }
 
-    /// What to do after an attempt to send `request` ended with `result`. It is not asked about a refusal, nor after
-    /// the last attempt.
+    /// Writes into `response`, which goes to the caller unless another attempt follows, that the call took `attempts`
+    /// attempts, where they are more than one. The default writes nothing.
+    fn mark_response(&self, response: &mut Res, attempts: u32) {
+        let _ = (response, attempts);
+    }
+
+    /// What to do after an attempt to send `request` ended with `result`. It is not asked about a refusal, and after
+    /// the last attempt only to tell who listens.
     fn decide(&self, request: &Req, result: Result<&Res, &E>) -> Decision;
 
     /// Whether `error` means that a layer inside refused the attempt, so that the peer never saw it.

@@ -4,6 +4,7 @@ use super::Decision;
 use crate::algo::Rng;
 use crate::algo::backoff::{Backoff, Waits};
 use crate::budget::{Account, RetryBudget};
+use crate::observe::GiveUp;
 
 /// What a [`RetryLayer`](super::RetryLayer) is told, its rules apart.
 #[derive(Clone, Debug)]
@@ -28,31 +29,35 @@ impl Settings {
         }
     }
 
-    /// How long to wait before another attempt that must begin within `left`; `None` if there is none.
+    /// How long to wait before another attempt that must begin within `left`; else why there is none.
     pub(super) fn wait(
         &self,
         decision: Decision,
         waits: &mut Waits,
         left: Duration,
         rng: &mut impl Rng,
-    ) -> Option<Duration> {
+    ) -> Result<Duration, GiveUp> {
         let (wait, hint) = match decision {
-            Decision::Done => return None,
+            // It is not asked.
+            Decision::Done => Default::default(),
             Decision::RetryIn(wait) => (wait, Duration::ZERO),
             Decision::Retry { after } => {
                 let hint = after.unwrap_or_default();
                 (self.backoff.next(waits, rng), hint)
             }
         };
-        if left.is_zero() || hint > left.min(self.longest_hint) {
-            return None;
+        if left.is_zero() || hint > left {
+            return Err(GiveUp::OutOfTime);
+        }
+        if hint > self.longest_hint {
+            return Err(GiveUp::HintTooLong);
         }
         // A hint is all the same to all who got it.
         let spread = match hint.is_zero() {
             true => hint,
             false => hint.mul_f64(self.hint_spread * rng.unit()),
         };
-        Some(wait.max(hint.saturating_add(spread)).min(left))
+        Ok(wait.max(hint.saturating_add(spread)).min(left))
     }
 }
 

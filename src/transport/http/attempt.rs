@@ -1,4 +1,4 @@
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
 /// Which attempt of a call a request is, among its extensions: [`HttpRules`](super::HttpRules) put it there, or the rules
 /// of gRPC.
@@ -39,6 +39,22 @@ impl Default for Attempt {
             number: 1,
             hedge: false,
         }
+    }
+}
+
+/// How many attempts an answer took, among its extensions where they are more than one: [`HttpRules`](super::HttpRules)
+/// put it there, or the rules of gRPC. Attempts that a layer inside refused are left out.
+///
+/// It counts as [`Attempt::number`] does: those that retry and hedge made, where the hedge stands inside, and of its hedges
+/// those of the last retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempts(pub u32);
+
+impl Attempts {
+    /// Writes that there were `attempts`, the last of which may have been several.
+    pub(crate) fn write(attempts: u32, extensions: &mut Extensions) {
+        let last = extensions.get().map_or(1, |&Self(last)| last);
+        extensions.insert(Self((attempts - 1).saturating_add(last)));
     }
 }
 

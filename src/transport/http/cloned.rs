@@ -1,6 +1,6 @@
 use ::http::{Request, Response};
 
-use super::{HttpRules, idempotent, retry_after};
+use super::{Attempts, HttpRules, idempotent, retry_after};
 use crate::clock;
 use crate::error::{AsRejected, Rejected};
 use crate::layers::hedge::CopyRequest;
@@ -17,6 +17,10 @@ where
 {
     fn replay(&self, request: &Request<B>, _: u32) -> Option<Request<B>> {
         idempotent(request.method(), request.headers()).then(|| request.clone())
+    }
+
+    fn mark_response(&self, response: &mut Response<C>, attempts: u32) {
+        Attempts::write(attempts, response.extensions_mut());
     }
 
     fn decide(&self, _: &Request<B>, result: Result<&Response<C>, &E>) -> Decision {

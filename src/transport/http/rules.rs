@@ -1,7 +1,7 @@
 use http::{Request, Response};
 use http_body::Body;
 
-use super::{Attempt, HttpRules, ReplayBody, idempotent, retry_after};
+use super::{Attempt, Attempts, HttpRules, ReplayBody, idempotent, retry_after};
 use crate::classify::{Classify, ErrorsFail, Outcome};
 use crate::clock;
 use crate::error::{AsRejected, Rejected};
@@ -25,6 +25,10 @@ where
             hedge: false,
         };
         self.mark_as(attempt, request);
+    }
+
+    fn mark_response(&self, response: &mut Response<Res>, attempts: u32) {
+        Attempts::write(attempts, response.extensions_mut());
     }
 
     fn decide(
@@ -74,6 +78,10 @@ impl<Res, E: AsRejected> Classify<Response<Res>, E> for HttpRules {
             }
             Err(error) => ErrorsFail.classify(Err::<&Response<Res>, _>(error)),
         }
+    }
+
+    fn mark_response(&self, response: &mut Response<Res>, attempts: u32) {
+        Attempts::write(attempts, response.extensions_mut());
     }
 }
 

@@ -6,12 +6,16 @@ use crate::clock;
 use crate::error::{AsRejected, Error, Rejected};
 use crate::layers::hedge::CopyRequest;
 use crate::layers::retry::{Decision, Rules};
-use crate::transport::http::{self, HttpRules};
+use crate::transport::http::{self, Attempts, HttpRules};
 
 /// As for the types of `http`, and any request is tried again that was never sent because no connection was made.
 impl Rules<Request, Response, ClientError> for HttpRules {
     fn replay(&self, request: &Request, _: u32) -> Option<Request> {
         request.try_clone()
+    }
+
+    fn mark_response(&self, response: &mut Response, attempts: u32) {
+        Attempts::write(attempts, response.extensions_mut());
     }
 
     fn decide(&self, request: &Request, result: Result<&Response, &ClientError>) -> Decision {
@@ -56,6 +60,10 @@ impl Classify<Response, ClientError> for HttpRules {
             Err(Error::Inner(error)) if is_callers(error) => Outcome::Ignored,
             Err(error) => ErrorsFail.classify(Err::<&(), _>(error)),
         }
+    }
+
+    fn mark_response(&self, response: &mut Response, attempts: u32) {
+        Attempts::write(attempts, response.extensions_mut());
     }
 }
 

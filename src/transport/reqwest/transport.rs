@@ -16,7 +16,7 @@ use crate::discovery::{BoxFuture, Instance};
 use crate::error::{Error, Reason, Rejected};
 use crate::layers::retry::{Decision, Rules};
 use crate::transport::http::deadline::SendDeadlineLayer;
-use crate::transport::http::{Attempt, HttpRules};
+use crate::transport::http::{Attempt, Attempts, HttpRules};
 
 /// Sends `reqwest` requests to instances.
 #[derive(Clone)]
@@ -129,6 +129,10 @@ impl Transport for ReqwestTransport {
             hedge: false,
         };
         self.rules.announce(attempt, outgoing.request.headers_mut());
+    }
+
+    fn mark_response(&self, response: &mut Response, attempts: u32) {
+        Attempts::write(attempts, response.extensions_mut());
     }
 
     fn decide(&self, outgoing: &Outgoing, result: Result<&Response, &ClientError>) -> Decision {

@@ -85,12 +85,21 @@ pub trait GrpcResponse {
     /// The failure in its head, if there is one. Of a response over HTTP it is what stands for the status where nothing
     /// follows; the status of one that has a body comes after that, when every layer is done.
     fn failure(&self) -> Option<Failure>;
+
+    /// What the caller is told. By default it has no place for that.
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        None
+    }
 }
 
 /// A generated client gives a response to what succeeded, and else a [`Status`].
 impl<M> GrpcResponse for ::tonic::Response<M> {
     fn failure(&self) -> Option<Failure> {
         None
+    }
+
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        Some(self.extensions_mut())
     }
 }
 
@@ -102,6 +111,10 @@ impl<B> GrpcResponse for ::http::Response<B> {
             None => of_http(self.status()),
         };
         (code != Code::Ok).then(|| Failure::new(code, headers))
+    }
+
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        Some(self.extensions_mut())
     }
 }
 

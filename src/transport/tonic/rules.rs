@@ -6,7 +6,7 @@ use crate::classify::{Classify, Outcome};
 use crate::error::{AsRejected, Rejected};
 use crate::layers::hedge::CopyRequest;
 use crate::layers::retry::{Decision, Rules};
-use crate::transport::http::{Attempt, PREVIOUS_ATTEMPTS};
+use crate::transport::http::{Attempt, Attempts, PREVIOUS_ATTEMPTS};
 
 /// Which gRPC calls are failures, and which of them are worth another attempt.
 ///
@@ -110,6 +110,10 @@ impl<Req: GrpcRequest, Res: GrpcResponse> Rules<Req, Res, Status> for GrpcRules 
         mark(request, Attempt { number, hedge });
     }
 
+    fn mark_response(&self, response: &mut Res, attempts: u32) {
+        mark_response(response, attempts);
+    }
+
     fn decide(&self, request: &Req, result: Result<&Res, &Status>) -> Decision {
         match failure(result) {
             Some(failure) if request.can_copy() => self.decide(failure),
@@ -140,12 +144,22 @@ impl<Res: GrpcResponse> Classify<Res, Status> for GrpcRules {
             _ => failure(result).map_or(Outcome::Success, |failure| self.classify(failure)),
         }
     }
+
+    fn mark_response(&self, response: &mut Res, attempts: u32) {
+        mark_response(response, attempts);
+    }
 }
 
 fn mark(request: &mut impl GrpcRequest, attempt: Attempt) {
     request.extensions_mut().insert(attempt);
     let name = HeaderName::from_static(PREVIOUS_ATTEMPTS);
     attempt.announce(&name, request.headers_mut());
+}
+
+fn mark_response(response: &mut impl GrpcResponse, attempts: u32) {
+    if let Some(extensions) = response.extensions_mut() {
+        Attempts::write(attempts, extensions);
+    }
 }
 
 fn failure<Res: GrpcResponse>(result: Result<&Res, &Status>) -> Option<Failure> {
