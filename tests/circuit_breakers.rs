@@ -162,6 +162,45 @@ async fn other_settings_reach_the_breakers_that_are_there_and_those_to_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_may_have_settings_of_its_own() {
+    let breakers = CircuitBreakers::new_by(
+        "users",
+        |key: &u32| brittle().consecutive_failures(*key),
+        100,
+    );
+    let failures_until_open = |key| {
+        let failures = (1..).find(|_| {
+            fail(&breakers, key);
+            state(&breakers, key) == Some(State::Open)
+        });
+        breakers.breaker(key).close();
+        failures.unwrap()
+    };
+    assert_eq!([1, 2, 5].map(failures_until_open), [1, 2, 5]);
+    breakers.reconfigure_by(|key| brittle().consecutive_failures(*key + 1));
+    assert_eq!([1, 2, 5, 6].map(failures_until_open), [2, 3, 6, 7]);
+    breakers.reconfigure(brittle());
+    assert_eq!([1, 2, 7].map(failures_until_open), [1, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_says_the_settings_is_asked_once_for_each_breaker_and_may_ask_the_family() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let breakers = users(100);
+    let (list, family) = (Arc::clone(&asked), breakers.clone());
+    breakers.reconfigure_by(move |key| {
+        list.lock().unwrap().push(*key);
+        assert!(family.keys() < 100);
+        assert!(family.find(key).is_none());
+        brittle()
+    });
+    for key in [1, 2, 1, 2] {
+        succeed(&breakers, key);
+    }
+    assert_eq!(*asked.lock().unwrap(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_keys_are_forgotten_and_those_in_use_are_not() {
     let breakers = users(10_000).idle_after(60 * SECOND);
     for key in 0..10_000 {
