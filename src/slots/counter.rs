@@ -55,6 +55,10 @@ impl Slots {
         self.shared().lock().reorder(order);
     }
 
+    pub(crate) fn order_now(&self) -> Order {
+        self.shared().lock().order()
+    }
+
     pub(crate) fn limit(&self) -> usize {
         self.shared().limit()
     }

@@ -56,11 +56,13 @@ mod future;
 mod handle;
 mod hold;
 mod service;
+mod settings;
 
 pub use acquire::Acquire;
 pub use future::BulkheadFuture;
 pub use handle::Bulkhead;
 pub use hold::{Hold, Release};
 pub use service::{BulkheadLayer, BulkheadService};
+pub use settings::Settings;
 
 pub use crate::slots::{Order, Permit};
