@@ -75,6 +75,12 @@ async fn a_bulkhead_allocates_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_partition_by_request_allocates_nothing() {
+    let bulkhead = Bulkhead::new("orders", 4).partitions([("live", 0.5)]);
+    assert_no_allocation(bulkhead.layer().partition_by(|_: &u8| Some("live")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_circuit_breaker_allocates_nothing() {
     let by_time = Settings::default();
     let by_count = Settings::default().count_window(1);

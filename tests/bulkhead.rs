@@ -658,6 +658,59 @@ async fn a_partition_borrows_what_is_free_and_gets_its_share_whoever_borrowed_it
     assert_eq!((batch.limit(), live.limit()), (6, 14));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_request_says_its_partition_and_what_names_none_or_none_there_is_gets_the_rest() {
+    let bulkhead = Bulkhead::new("orders", 4).partitions([("live", 0.5), ("batch", 0.25)]);
+    let [live, batch] = ["live", "batch"].map(|name| bulkhead.partition(name));
+    let hangs = service_fn(|_: &str| pending::<Result<(), BoxError>>());
+    fn named<'a>(request: &'a &'static str) -> Option<&'a str> {
+        (!request.is_empty()).then_some(*request)
+    }
+    let mut service = bulkhead.layer().partition_by(named).layer(hangs);
+
+    let mut held = vec![
+        service.call("batch"),
+        service.call("live"),
+        service.call(""),
+    ];
+    assert_eq!((live.in_flight(), batch.in_flight()), (1, 1));
+    held.push(service.call("no such"));
+    assert_eq!((live.in_flight(), batch.in_flight()), (1, 1));
+    assert_eq!(bulkhead.in_flight(), 4);
+    for request in ["batch", "", "no such"] {
+        let error = service.call(request).await.unwrap_err();
+        assert_eq!(reason(&error), Reason::Full { limit: 4 });
+    }
+    held.push(service.call("live"));
+    assert_eq!(live.in_flight(), 2, "its share, whoever borrowed it");
+    drop(held);
+    assert_eq!(bulkhead.in_flight(), 0);
+
+    // Of a partition's layer, that partition is the rest; of a bulkhead without any, all of it.
+    let mut service = batch.layer().partition_by(named).layer(hangs);
+    let _held = [service.call("live"), service.call("no such")];
+    assert_eq!((live.in_flight(), batch.in_flight()), (1, 1));
+    let whole = Bulkhead::new("orders", 4);
+    let _held = whole.layer().partition_by(named).layer(hangs).call("live");
+    assert_eq!(whole.in_flight(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_may_be_named_by_a_part_of_the_request() {
+    struct Request {
+        tenant: String,
+    }
+    let bulkhead = Bulkhead::new("orders", 2).partitions([("live", 0.5)]);
+    let service = bulkhead
+        .layer()
+        .partition_by(|request: &Request| Some(&*request.tenant))
+        .hold(|(), permit: Permit| permit)
+        .layer(service_fn(|_: Request| async { Ok::<_, BoxError>(()) }));
+    let tenant = "live".to_owned();
+    let _held = service.oneshot(Request { tenant }).await.unwrap();
+    assert_eq!(bulkhead.partition("live").in_flight(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_stay_within_the_limit_and_their_shares_under_contention() {
     static MOST: AtomicUsize = AtomicUsize::new(0);

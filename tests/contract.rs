@@ -80,6 +80,11 @@ contract! {
         let bulkhead = Bulkhead::new("contract", 1).partitions([("only", 1.0)]);
         (bulkhead.partition("only").layer(), move || bulkhead.in_flight())
     };
+    bulkhead_partition_by_request: {
+        let bulkhead = Bulkhead::new("contract", 1).partitions([("only", 1.0)]);
+        let layer = bulkhead.layer().partition_by(|_: &u8| Some("only"));
+        (layer, move || bulkhead.in_flight())
+    };
     concurrency: {
         let limit = ConcurrencyLimit::new("contract", stays(1));
         (limit.layer(), move || limit.figures().in_flight)

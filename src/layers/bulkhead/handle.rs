@@ -9,22 +9,22 @@ use super::settings::{Queue, Settings, passes, possible};
 use crate::admitted::Entry;
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
-use crate::slots::{Admission, Order, Permit, Shares, Slots, Wait};
+use crate::slots::{Admission, Order, Permit, Slots, Wait};
 
 /// A limit on how many calls are under way at once. Clones share its slots and its queue; the bounds of the queue and
 /// the observer are those of the clone that they were set on, and of its clones.
 #[derive(Clone, Debug)]
 pub struct Bulkhead {
-    slots: Slots,
-    own: Arc<Own>,
+    pub(super) slots: Slots,
+    pub(super) own: Arc<Own>,
 }
 
 /// What a clone may have apart from others.
 #[derive(Clone, Debug)]
-struct Own {
+pub(super) struct Own {
     name: Arc<str>,
-    queue: Arc<ArcSwapOption<Queue>>,
-    partitions: Vec<Arc<str>>,
+    pub(super) queue: Arc<ArcSwapOption<Queue>>,
+    pub(super) partitions: Vec<Arc<str>>,
     observer: Observer,
 }
 
@@ -62,62 +62,6 @@ impl Bulkhead {
         let queue = Arc::new(ArcSwapOption::from_pointee(queue));
         Arc::make_mut(&mut self.own).queue = queue;
         self
-    }
-
-    /// Gives each of these partitions, by its name, a share of the slots from 0 to 1, rounded up and at least one.
-    ///
-    /// A partition may use slots that others leave, and is held to its share once all are taken; its share it gets at
-    /// once, even where others have borrowed it, so that for a while there may be more calls than the limit. One
-    /// compare-and-swap decides, on one word: of four partitions each can have 4095 calls under way, of fewer more. Set
-    /// it before the bulkhead is used: the slots start afresh.
-    ///
-    /// # Panics
-    ///
-    /// If there are more than four, a share is not between 0 and 1, or all are more than 1 together. If there is a
-    /// [`queue`](Self::queue): who stands in front of it could keep a partition from its share.
-    #[must_use]
-    #[track_caller]
-    pub fn partitions<N: Into<Arc<str>>>(
-        mut self,
-        shares: impl IntoIterator<Item = (N, f64)>,
-    ) -> Self {
-        assert!(self.own.queue.load().is_none(), "{NO_QUEUE}");
-        let (names, shares): (Vec<Arc<str>>, Vec<f64>) = shares
-            .into_iter()
-            .map(|(name, share)| (name.into(), share))
-            .unzip();
-        assert!(names.len() <= Shares::MOST, "more than four partitions");
-        let possible = shares.iter().all(|share| (0.0..=1.0).contains(share));
-        assert!(possible, "a share is not between 0 and 1: {shares:?}");
-        let all: f64 = shares.iter().sum();
-        assert!(
-            all <= 1.0 + 1e-9,
-            "the shares are more than 1 together: {shares:?}"
-        );
-        self.slots = Slots::shared_out(self.limit(), &shares);
-        let own = Arc::make_mut(&mut self.own);
-        own.partitions = names;
-        own.queue = Arc::default();
-        self
-    }
-
-    /// The handle of one partition. Its calls count there, its [`limit`](Self::limit) is its share, and
-    /// [`in_flight`](Self::in_flight) says how many calls are its own.
-    ///
-    /// # Panics
-    ///
-    /// If there is none of this name.
-    #[must_use]
-    #[track_caller]
-    pub fn partition(&self, name: &str) -> Self {
-        let mut names = self.own.partitions.iter();
-        let Some(place) = names.position(|other| **other == *name) else {
-            panic!("`{}` has no partition `{name}`", self.name());
-        };
-        Self {
-            slots: self.slots.of(place + 1),
-            own: Arc::clone(&self.own),
-        }
     }
 
     /// Says who is next of those that come from now on and wait, on all clones. Default [`Order::OldestFirst`].
@@ -267,4 +211,4 @@ impl Bulkhead {
     }
 }
 
-const NO_QUEUE: &str = "a bulkhead has partitions or a queue, not both";
+pub(super) const NO_QUEUE: &str = "a bulkhead has partitions or a queue, not both";

@@ -55,6 +55,8 @@ mod acquire;
 mod future;
 mod handle;
 mod hold;
+mod partition;
+mod select;
 mod service;
 mod settings;
 
@@ -62,6 +64,8 @@ pub use acquire::Acquire;
 pub use future::BulkheadFuture;
 pub use handle::Bulkhead;
 pub use hold::{Hold, Release};
+pub use partition::ByPartition;
+pub use select::Select;
 pub use service::{BulkheadLayer, BulkheadService};
 pub use settings::Settings;
 

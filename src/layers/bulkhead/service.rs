@@ -5,19 +5,20 @@ use tower::{Layer, Service};
 use super::future::BulkheadFuture;
 use super::handle::Bulkhead;
 use super::hold::{Hold, Release};
+use super::select::Select;
 use crate::admitted::Admitted;
 use crate::error::Rejected;
 
-/// Puts calls behind a [`Bulkhead`].
+/// Puts calls behind a [`Bulkhead`], or behind that which [`Select`] says.
 #[derive(Clone, Debug)]
-pub struct BulkheadLayer<H = Release> {
-    bulkhead: Bulkhead,
+pub struct BulkheadLayer<H = Release, B = Bulkhead> {
+    bulkhead: B,
     hold: H,
 }
 
-impl BulkheadLayer {
+impl<B> BulkheadLayer<Release, B> {
     #[inline(always)]
-    pub(super) fn new(bulkhead: Bulkhead) -> Self {
+    pub(super) fn new(bulkhead: B) -> Self {
         Self {
             bulkhead,
             hold: Release,
@@ -25,20 +26,27 @@ impl BulkheadLayer {
     }
 }
 
-impl<H> BulkheadLayer<H> {
+impl<H, B> BulkheadLayer<H, B> {
     /// Hands the slot over with the response, to be kept until its body was read: a closure of the response and the
     /// [`Permit`](super::Permit). Default: the slot comes back with the response.
     #[must_use]
-    pub fn hold<J>(self, hold: J) -> BulkheadLayer<J> {
+    pub fn hold<J>(self, hold: J) -> BulkheadLayer<J, B> {
         BulkheadLayer {
             bulkhead: self.bulkhead,
             hold,
         }
     }
+
+    pub(super) fn select<C>(self, select: impl FnOnce(B) -> C) -> BulkheadLayer<H, C> {
+        BulkheadLayer {
+            bulkhead: select(self.bulkhead),
+            hold: self.hold,
+        }
+    }
 }
 
-impl<S, H: Clone> Layer<S> for BulkheadLayer<H> {
-    type Service = BulkheadService<S, H>;
+impl<S, H: Clone, B: Clone> Layer<S> for BulkheadLayer<H, B> {
+    type Service = BulkheadService<S, H, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
         BulkheadService {
@@ -51,17 +59,18 @@ impl<S, H: Clone> Layer<S> for BulkheadLayer<H> {
 
 /// The service of a [`BulkheadLayer`].
 #[derive(Clone, Debug)]
-pub struct BulkheadService<S, H = Release> {
+pub struct BulkheadService<S, H = Release, B = Bulkhead> {
     inner: S,
-    bulkhead: Bulkhead,
+    bulkhead: B,
     hold: H,
 }
 
-impl<S, Req, H> Service<Req> for BulkheadService<S, H>
+impl<S, Req, H, B> Service<Req> for BulkheadService<S, H, B>
 where
     S: Service<Req> + Clone,
     S::Error: From<Rejected>,
     H: Hold<S::Response> + Clone,
+    B: Select<Req>,
 {
     type Response = H::Response;
     type Error = S::Error;
@@ -76,7 +85,8 @@ where
 
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        let call = Admitted::new(self.bulkhead.admit(), &mut self.inner, request);
+        let entry = self.bulkhead.select(&request, Bulkhead::admit);
+        let call = Admitted::new(entry, &mut self.inner, request);
         BulkheadFuture::new(call, self.hold.clone())
     }
 }
