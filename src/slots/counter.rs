@@ -77,6 +77,11 @@ impl Slots {
         self.shared().in_flight_of(self.partition)
     }
 
+    /// Whether a slot is taken, somebody waits, or there is a clone.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.owner.is_in_use()
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.shared().lock().len()
     }

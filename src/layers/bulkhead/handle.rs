@@ -47,6 +47,12 @@ impl Bulkhead {
         }
     }
 
+    pub(super) fn with(name: String, settings: Settings) -> Self {
+        let bulkhead = Self::new(name, settings.limit);
+        bulkhead.reconfigure(settings);
+        bulkhead
+    }
+
     /// Lets up to `length` calls wait for a slot, first come, first served unless [`order`](Self::order) says
     /// otherwise, each for at most `max_wait` and never past its request's [`Deadline`](crate::Deadline). Off by
     /// default: under overload a queue adds latency and no throughput.
@@ -167,6 +173,11 @@ impl Bulkhead {
     /// How many calls wait for a slot.
     pub fn waiting(&self) -> usize {
         self.slots.waiting()
+    }
+
+    /// Whether a slot is taken, a call waits, or another handle has it.
+    pub(super) fn is_held(&self) -> bool {
+        self.slots.is_in_use()
     }
 
     /// A slot, or the wait for one.

@@ -50,17 +50,35 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Bulkheads`] has one bulkhead for each key: for each service, instance or tenant.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), buttress::Rejected> {
+//! use buttress::layers::bulkhead::{Bulkheads, Settings};
+//!
+//! let tenants = Bulkheads::new("tenants", Settings::new(1), 1000);
+//! let _slot = tenants.acquire("a").await?;
+//! assert!(tenants.acquire("a").await.is_err());
+//! assert!(tenants.acquire("b").await.is_ok());
+//! # Ok(())
+//! # }
+//! ```
 
 mod acquire;
+mod family;
 mod future;
 mod handle;
 mod hold;
+mod member;
 mod partition;
 mod select;
 mod service;
 mod settings;
 
 pub use acquire::Acquire;
+pub use family::{Bulkheads, ByKey};
 pub use future::BulkheadFuture;
 pub use handle::Bulkhead;
 pub use hold::{Hold, Release};
