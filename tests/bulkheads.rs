@@ -236,29 +236,28 @@ async fn a_slot_can_be_kept_with_the_response() {
 
 #[tokio::test(start_paused = true)]
 async fn a_listener_hears_which_key_was_refused_and_may_ask_the_family() {
-    #[derive(Clone, Default)]
-    struct Reads(Arc<Mutex<(Option<Bulkheads<u32>>, Vec<String>)>>);
+    #[derive(Default)]
+    struct Reads {
+        bulkheads: Mutex<Option<Bulkheads<u32>>>,
+        heard: Mutex<Vec<String>>,
+    }
     impl Observe for Reads {
         fn on_event(&self, event: &Event<'_>) {
-            let (bulkheads, heard) = &mut *self.0.lock().unwrap();
-            let bulkheads = bulkheads.as_ref().expect("set");
-            heard.push(format!("{} keys", bulkheads.keys()));
             if let Event::Refused(rejected) = event {
-                heard.push(rejected.to_string());
+                let bulkheads = self.bulkheads.lock().unwrap().clone().expect("set");
+                let line = format!("{rejected}, of {} keys", bulkheads.keys());
+                self.heard.lock().unwrap().push(line);
             }
         }
     }
-    let reads = Reads::default();
-    let bulkheads = users(1, 100).observe(reads.clone());
-    reads.0.lock().unwrap().0 = Some(bulkheads.clone());
+    let reads = Arc::new(Reads::default());
+    let bulkheads = users(1, 100).observe(Arc::clone(&reads));
+    *reads.bulkheads.lock().unwrap() = Some(bulkheads.clone());
     let _held = take(&bulkheads, 1);
     bulkheads.acquire(1).await.unwrap_err();
     assert_eq!(
-        reads.0.lock().unwrap().1,
-        [
-            "1 keys",
-            "bulkhead `users/1` is full: its limit is 1 outstanding"
-        ]
+        *reads.heard.lock().unwrap(),
+        ["bulkhead `users/1` is full: its limit is 1 outstanding, of 1 keys"]
     );
 }
 

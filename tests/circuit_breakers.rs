@@ -352,6 +352,68 @@ async fn a_refusal_leaves_the_service_inside_alone() {
     assert_pending!(task::spawn(handle.next_request()).poll());
 }
 
+#[tokio::test(start_paused = true)]
+async fn listeners_hear_of_what_time_does_to_each_breaker_though_nobody_calls() {
+    let log = Log::default();
+    let settings = |key: &u32| {
+        let wait = Duration::from_millis(u64::from(*key));
+        brittle().open_wait(wait).open_max(wait)
+    };
+    let breakers = CircuitBreakers::new_by("users", settings, 100).observe(log.clone());
+    let heard = || std::mem::take(&mut *log.0.lock().unwrap());
+    succeed(&breakers, 1);
+    let (all, began) = (breakers.clone(), clock::now());
+    let kept = tokio::spawn(async move { all.keep_time().await });
+    let at = |millis: u64| clock::sleep_until((began + Duration::from_millis(millis)).into());
+    at(100).await;
+
+    // Made when time is kept already; the longer wait first.
+    for key in [900, 500] {
+        fail(&breakers, key);
+    }
+    assert_eq!(heard().len(), 2);
+    at(599).await;
+    assert_eq!(heard(), [""; 0]);
+    at(602).await;
+    assert_eq!(heard(), ["users/500: Open > HalfOpen"]);
+    // A wait that becomes shorter without a change of state.
+    breakers.find(&900).unwrap().open_for(SECOND / 10);
+    at(699).await;
+    assert_eq!(heard(), [""; 0]);
+    at(704).await;
+    assert_eq!(heard(), ["users/900: Open > HalfOpen"]);
+    // A half-open one that decides at its limit: its probe hangs.
+    let probe = breakers.try_acquire(500).unwrap();
+    at(1099).await;
+    assert_eq!(heard(), [""; 0]);
+    at(1215).await;
+    assert_eq!(heard(), ["users/500: HalfOpen > Open"]);
+    drop(probe);
+    kept.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_time_is_kept_a_breaker_that_nobody_calls_is_forgotten_though_nobody_looks() {
+    let log = Log::default();
+    let breakers = users(100).idle_after(60 * SECOND).observe(log.clone());
+    let all = breakers.clone();
+    let kept = tokio::spawn(async move { all.keep_time().await });
+    fail(&breakers, 7);
+    breakers.breaker(8).open_for(3600 * SECOND);
+    clock::sleep(180 * SECOND).await;
+    assert_eq!(breakers.keys(), 1);
+    let heard = log.0.lock().unwrap().clone();
+    assert!(heard.contains(&"users/7: Open > HalfOpen".to_owned()));
+    let last = heard.last().unwrap();
+    assert!(
+        last.starts_with("users/7:") && last.ends_with("> Closed"),
+        "{last}"
+    );
+    clock::sleep(3600 * SECOND).await;
+    assert_eq!(breakers.keys(), 0);
+    kept.abort();
+}
+
 #[test]
 #[should_panic(expected = "a family of no keys has no breaker")]
 fn a_family_of_no_keys_panics() {

@@ -3,6 +3,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::member::Member;
 use super::{CircuitBreaker, CircuitBreakersLayer, Permit};
 use crate::algo::breaker::Settings;
@@ -29,9 +31,15 @@ use crate::observe::Observer;
 ///
 /// What calls count in is kept for the next breaker when one is forgotten: 0.7 KB on two cores, 8 KB on 32 or more.
 pub struct CircuitBreakers<K> {
-    family: Arc<Family<K, Member>>,
+    pub(super) shared: Arc<Shared<K>>,
     idle: Duration,
     observer: Observer,
+}
+
+pub(super) struct Shared<K> {
+    pub(super) family: Family<K, Member>,
+    /// Told whenever a call of one of them may have become possible, or impossible.
+    pub(super) changed: Arc<Notify>,
 }
 
 impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
@@ -63,7 +71,10 @@ impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
     fn with(name: Arc<str>, settings: By<K, Settings>, most_keys: usize) -> Self {
         assert!(most_keys > 0, "a family of no keys has no breaker");
         Self {
-            family: Arc::new(Family::new(name, settings, most_keys)),
+            shared: Arc::new(Shared {
+                family: Family::new(name, settings, most_keys),
+                changed: Arc::default(),
+            }),
             idle: Duration::from_secs(600),
             observer: Observer::default(),
         }
@@ -119,13 +130,15 @@ impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
     #[inline]
     fn at<T>(&self, key: K, now: Instant, look: impl Fn(&CircuitBreaker) -> T) -> T {
         let look = |member: &Member| look(member.at(now));
-        let known = self.family.find(&key, look);
+        let Shared { family, changed } = &*self.shared;
+        let known = family.find(&key, look);
         known.unwrap_or_else(|| {
-            let new = |name, settings| {
-                let breaker = CircuitBreaker::new(name, settings);
+            let new = |name: String, settings| {
+                let changed = Some(Arc::clone(changed));
+                let breaker = CircuitBreaker::of_family(name.into(), settings, changed);
                 Member::new(breaker.observe(self.observer.clone()), self.idle, now)
             };
-            self.family.find_or_insert(key, new, look)
+            family.find_or_insert(key, new, look)
         })
     }
 }
@@ -133,18 +146,20 @@ impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
 impl<K: Hash + Eq> CircuitBreakers<K> {
     /// The breaker of `key`, if it was called and is not forgotten.
     pub fn find(&self, key: &K) -> Option<CircuitBreaker> {
-        self.family.find(key, |it| it.breaker().clone())
+        self.shared.family.find(key, |it| it.breaker().clone())
     }
 
     /// Forgets those that are idle, and shows each of the others with its key.
     pub fn each(&self, mut look: impl FnMut(&K, &CircuitBreaker)) {
-        self.family.sweep();
-        self.family.each(|key, member| look(key, member.breaker()));
+        self.shared.family.sweep();
+        self.shared
+            .family
+            .each(|key, member| look(key, member.breaker()));
     }
 
     /// Goes by other settings from now on: each breaker in the state it is in, and those that are made later.
     pub fn reconfigure(&self, settings: Settings) {
-        self.family.reconfigure(By::Same(settings));
+        self.shared.family.reconfigure(By::Same(settings));
     }
 
     /// As [`reconfigure`](Self::reconfigure), by the settings that `settings` says for each key.
@@ -152,19 +167,19 @@ impl<K: Hash + Eq> CircuitBreakers<K> {
     where
         F: Fn(&K) -> Settings + Send + Sync + 'static,
     {
-        self.family.reconfigure(By::Key(Box::new(settings)));
+        self.shared.family.reconfigure(By::Key(Box::new(settings)));
     }
 
     /// How many keys are remembered.
     pub fn keys(&self) -> usize {
-        self.family.len()
+        self.shared.family.len()
     }
 }
 
 impl<K> CircuitBreakers<K> {
     /// Its name.
     pub fn name(&self) -> &str {
-        self.family.name()
+        self.shared.family.name()
     }
 }
 
@@ -172,7 +187,7 @@ impl<K> CircuitBreakers<K> {
 impl<K> Clone for CircuitBreakers<K> {
     fn clone(&self) -> Self {
         Self {
-            family: Arc::clone(&self.family),
+            shared: Arc::clone(&self.shared),
             idle: self.idle,
             observer: self.observer.clone(),
         }
@@ -182,7 +197,7 @@ impl<K> Clone for CircuitBreakers<K> {
 impl<K> fmt::Debug for CircuitBreakers<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreakers")
-            .field("name", &self.family.name())
+            .field("name", &self.shared.family.name())
             .finish_non_exhaustive()
     }
 }
