@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 mod family;
 mod used;
 
-pub(crate) use family::{By, Family, Member};
+pub(crate) use family::{Family, Member, Rule};
 pub(crate) use used::Used;
 
 /// Values by key, in shards so that new keys seldom meet.

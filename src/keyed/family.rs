@@ -9,7 +9,7 @@ use super::{Keep, Keyed};
 pub(crate) struct Family<K, V: Member> {
     name: Arc<str>,
     /// What a new member gets. Changed before the others are, so that none is missed.
-    settings: Mutex<Arc<By<K, V::Settings>>>,
+    settings: Mutex<Arc<Rule<K, V::Settings>>>,
     members: Keyed<K, V>,
 }
 
@@ -21,22 +21,22 @@ pub(crate) trait Member: Keep {
 }
 
 /// What says the settings of a key. It may be foreign code, and is asked outside of all locks.
-pub(crate) enum By<K, S> {
+pub(crate) enum Rule<K, S> {
     Same(S),
-    Key(Box<dyn Fn(&K) -> S + Send + Sync>),
+    ByKey(Box<dyn Fn(&K) -> S + Send + Sync>),
 }
 
-impl<K, S: Clone> By<K, S> {
+impl<K, S: Clone> Rule<K, S> {
     fn of(&self, key: &K) -> S {
         match self {
             Self::Same(settings) => settings.clone(),
-            Self::Key(by) => by(key),
+            Self::ByKey(by) => by(key),
         }
     }
 }
 
 impl<K: Hash + Eq, V: Member> Family<K, V> {
-    pub(crate) fn new(name: Arc<str>, settings: By<K, V::Settings>, most: usize) -> Self {
+    pub(crate) fn new(name: Arc<str>, settings: Rule<K, V::Settings>, most: usize) -> Self {
         Self {
             name,
             settings: Mutex::new(Arc::new(settings)),
@@ -74,7 +74,7 @@ impl<K: Hash + Eq, V: Member> Family<K, V> {
     }
 
     /// Goes by other settings from now on: each member, and those that are made later.
-    pub(crate) fn reconfigure(&self, settings: By<K, V::Settings>) {
+    pub(crate) fn reconfigure(&self, settings: Rule<K, V::Settings>) {
         let settings = Arc::new(settings);
         let replaced = mem::replace(&mut *self.lock(), settings);
         drop(replaced);
@@ -83,7 +83,7 @@ impl<K: Hash + Eq, V: Member> Family<K, V> {
     }
 
     /// Has a member that goes `by` these go by the latest.
-    fn settle(&self, key: &K, member: &V, mut by: Option<Arc<By<K, V::Settings>>>) {
+    fn settle(&self, key: &K, member: &V, mut by: Option<Arc<Rule<K, V::Settings>>>) {
         loop {
             let latest = self.settings();
             if by.is_some_and(|by| Arc::ptr_eq(&by, &latest)) {
@@ -108,11 +108,11 @@ impl<K: Hash + Eq, V: Member> Family<K, V> {
         self.members.each(look);
     }
 
-    fn settings(&self) -> Arc<By<K, V::Settings>> {
+    fn settings(&self) -> Arc<Rule<K, V::Settings>> {
         Arc::clone(&self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<By<K, V::Settings>>> {
+    fn lock(&self) -> MutexGuard<'_, Arc<Rule<K, V::Settings>>> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,14 +163,14 @@ mod tests {
     /// What says the settings may ask and change the family itself.
     #[test]
     fn a_member_made_while_the_settings_change_goes_by_the_latest() {
-        let family = Arc::new(Family::<u8, Value>::new("all".into(), By::Same(0), 9));
+        let family = Arc::new(Family::<u8, Value>::new("all".into(), Rule::Same(0), 9));
         let weak = Arc::downgrade(&family);
         let changes = Box::new(move |key: &u8| {
             let family = weak.upgrade().expect("it asks");
-            family.reconfigure(By::Key(Box::new(|key| 100 + u32::from(*key))));
+            family.reconfigure(Rule::ByKey(Box::new(|key| 100 + u32::from(*key))));
             u32::from(*key)
         });
-        family.reconfigure(By::Key(changes));
+        family.reconfigure(Rule::ByKey(changes));
         let value = family.find_or_insert(7, |_, settings| Value(settings.into()), read);
         assert_eq!(value, 107);
         assert_eq!(family.find(&7, read), Some(107));
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn threads_that_change_the_settings_leave_all_members_with_the_same() {
-        let family = Family::<u32, Value>::new("all".into(), By::Same(0), 1000);
+        let family = Family::<u32, Value>::new("all".into(), Rule::Same(0), 1000);
         std::thread::scope(|scope| {
             let family = &family;
             for thread in 0..3 {
@@ -186,7 +186,7 @@ mod tests {
                     for n in 0..100 {
                         let new = |_, settings: u32| Value(settings.into());
                         family.find_or_insert(thread * 100 + n, new, |_| ());
-                        family.reconfigure(By::Same(thread * 100 + n));
+                        family.reconfigure(Rule::Same(thread * 100 + n));
                     }
                 });
             }

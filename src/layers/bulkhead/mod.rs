@@ -67,23 +67,23 @@
 //! ```
 
 mod acquire;
+mod by;
 mod family;
 mod future;
 mod handle;
 mod hold;
 mod member;
 mod partition;
-mod select;
 mod service;
 mod settings;
 
 pub use acquire::Acquire;
-pub use family::{Bulkheads, ByKey};
+pub use by::{By, Select};
+pub use family::Bulkheads;
 pub use future::BulkheadFuture;
 pub use handle::Bulkhead;
 pub use hold::{Hold, Release};
-pub use partition::ByPartition;
-pub use select::Select;
+pub use partition::Partitions;
 pub use service::{BulkheadLayer, BulkheadService};
 pub use settings::Settings;
 

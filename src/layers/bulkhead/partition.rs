@@ -1,8 +1,7 @@
-use std::fmt;
 use std::sync::Arc;
 
 use super::handle::NO_QUEUE;
-use super::{Bulkhead, BulkheadLayer, Select};
+use super::{Bulkhead, BulkheadLayer, By, Select};
 use crate::slots::{Shares, Slots};
 
 impl Bulkhead {
@@ -78,44 +77,35 @@ impl<H> BulkheadLayer<H> {
     /// [`partition`](Bulkhead::partition) that the layer is of. So does what names one that there is not: a request is not
     /// refused for its label, and gains no share by one that it made up.
     #[must_use]
-    pub fn partition_by<Req, F>(self, name: F) -> BulkheadLayer<H, ByPartition<F>>
+    pub fn partition_by<Req, F>(self, name: F) -> BulkheadLayer<H, By<Partitions, F>>
     where
         F: for<'a> Fn(&'a Req) -> Option<&'a str>,
     {
-        self.select(|rest| ByPartition {
-            named: (0..rest.own.partitions.len())
-                .map(|place| rest.at(place))
-                .collect(),
-            rest,
-            name,
+        self.map(|rest| {
+            let places = 0..rest.own.partitions.len();
+            let named = places.map(|place| rest.at(place)).collect();
+            let bulkheads = Partitions { rest, named };
+            By { bulkheads, name }
         })
     }
 }
 
-/// The partition that the request names; see [`BulkheadLayer::partition_by`].
-#[derive(Clone)]
-pub struct ByPartition<F> {
+/// The partitions of a bulkhead, for requests that name theirs; see [`BulkheadLayer::partition_by`].
+#[derive(Clone, Debug)]
+pub struct Partitions {
     rest: Bulkhead,
     /// In their places.
     named: Arc<[Bulkhead]>,
-    name: F,
 }
 
-impl<F, Req> Select<Req> for ByPartition<F>
+impl<F, Req> Select<Req> for By<Partitions, F>
 where
     F: for<'a> Fn(&'a Req) -> Option<&'a str>,
 {
     #[inline]
     fn select<T>(&self, request: &Req, enter: impl Fn(&Bulkhead) -> T) -> T {
-        let place = (self.name)(request).and_then(|name| self.rest.place(name));
-        enter(place.map_or(&self.rest, |place| &self.named[place]))
-    }
-}
-
-impl<F> fmt::Debug for ByPartition<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByPartition")
-            .field("rest", &self.rest)
-            .finish_non_exhaustive()
+        let Partitions { rest, named } = &self.bulkheads;
+        let place = (self.name)(request).and_then(|name| rest.place(name));
+        enter(place.map_or(rest, |place| &named[place]))
     }
 }

@@ -5,11 +5,10 @@ use tower::{Layer, Service};
 use super::future::BulkheadFuture;
 use super::handle::Bulkhead;
 use super::hold::{Hold, Release};
-use super::select::Select;
 use crate::admitted::Admitted;
 use crate::error::Rejected;
 
-/// Puts calls behind a [`Bulkhead`], or behind that which [`Select`] says.
+/// Puts calls behind a [`Bulkhead`], or behind one for each request: [`By`](super::By).
 #[derive(Clone, Debug)]
 pub struct BulkheadLayer<H = Release, B = Bulkhead> {
     bulkhead: B,
@@ -37,9 +36,9 @@ impl<H, B> BulkheadLayer<H, B> {
         }
     }
 
-    pub(super) fn select<C>(self, select: impl FnOnce(B) -> C) -> BulkheadLayer<H, C> {
+    pub(super) fn map<C>(self, map: impl FnOnce(B) -> C) -> BulkheadLayer<H, C> {
         BulkheadLayer {
-            bulkhead: select(self.bulkhead),
+            bulkhead: map(self.bulkhead),
             hold: self.hold,
         }
     }
@@ -60,17 +59,16 @@ impl<S, H: Clone, B: Clone> Layer<S> for BulkheadLayer<H, B> {
 /// The service of a [`BulkheadLayer`].
 #[derive(Clone, Debug)]
 pub struct BulkheadService<S, H = Release, B = Bulkhead> {
-    inner: S,
-    bulkhead: B,
-    hold: H,
+    pub(super) inner: S,
+    pub(super) bulkhead: B,
+    pub(super) hold: H,
 }
 
-impl<S, Req, H, B> Service<Req> for BulkheadService<S, H, B>
+impl<S, Req, H> Service<Req> for BulkheadService<S, H>
 where
     S: Service<Req> + Clone,
     S::Error: From<Rejected>,
     H: Hold<S::Response> + Clone,
-    B: Select<Req>,
 {
     type Response = H::Response;
     type Error = S::Error;
@@ -85,8 +83,7 @@ where
 
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        let entry = self.bulkhead.select(&request, Bulkhead::admit);
-        let call = Admitted::new(entry, &mut self.inner, request);
+        let call = Admitted::new(self.bulkhead.admit(), &mut self.inner, request);
         BulkheadFuture::new(call, self.hold.clone())
     }
 }

@@ -11,7 +11,7 @@ use crate::algo::breaker::Settings;
 use crate::classify::ErrorsFail;
 use crate::clock;
 use crate::error::Rejected;
-use crate::keyed::{By, Family};
+use crate::keyed::{Family, Rule};
 use crate::observe::Observer;
 
 /// A circuit breaker for each key `K`: for each host, tenant or route. Clones share them.
@@ -50,7 +50,7 @@ impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
     /// If `most_keys` is 0.
     #[track_caller]
     pub fn new(name: impl Into<Arc<str>>, settings: Settings, most_keys: usize) -> Self {
-        Self::with(name.into(), By::Same(settings), most_keys)
+        Self::with(name.into(), Rule::Same(settings), most_keys)
     }
 
     /// As [`new`](Self::new), but each breaker has the settings that `settings` says for its key. It is asked when the
@@ -64,11 +64,11 @@ impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
     where
         F: Fn(&K) -> Settings + Send + Sync + 'static,
     {
-        Self::with(name.into(), By::Key(Box::new(settings)), most_keys)
+        Self::with(name.into(), Rule::ByKey(Box::new(settings)), most_keys)
     }
 
     #[track_caller]
-    fn with(name: Arc<str>, settings: By<K, Settings>, most_keys: usize) -> Self {
+    fn with(name: Arc<str>, settings: Rule<K, Settings>, most_keys: usize) -> Self {
         assert!(most_keys > 0, "a family of no keys has no breaker");
         Self {
             shared: Arc::new(Shared {
@@ -159,7 +159,7 @@ impl<K: Hash + Eq> CircuitBreakers<K> {
 
     /// Goes by other settings from now on: each breaker in the state it is in, and those that are made later.
     pub fn reconfigure(&self, settings: Settings) {
-        self.shared.family.reconfigure(By::Same(settings));
+        self.shared.family.reconfigure(Rule::Same(settings));
     }
 
     /// As [`reconfigure`](Self::reconfigure), by the settings that `settings` says for each key.
@@ -167,7 +167,9 @@ impl<K: Hash + Eq> CircuitBreakers<K> {
     where
         F: Fn(&K) -> Settings + Send + Sync + 'static,
     {
-        self.shared.family.reconfigure(By::Key(Box::new(settings)));
+        self.shared
+            .family
+            .reconfigure(Rule::ByKey(Box::new(settings)));
     }
 
     /// How many keys are remembered.
