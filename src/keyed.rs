@@ -13,6 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
+mod family;
+mod used;
+
+pub(crate) use family::{Family, Member, Rule};
+pub(crate) use used::Used;
+
 /// Values by key, in shards so that new keys seldom meet.
 ///
 /// A value that is found at the very moment it is forgotten is used once more, and that is forgotten with it.
@@ -93,7 +99,7 @@ where
         shard.find_new(key).map(|value| look(&value))
     }
 
-    /// As [`find`](Self::find); a key without a value gets a `new` one, made under the lock.
+    /// As [`find`](Self::find); a key without a value gets a `new` one, made under the lock. It is looked at outside.
     pub(crate) fn find_or_insert<Q, T>(
         &self,
         key: Q,
@@ -106,7 +112,11 @@ where
         let shard = self.shard(key.borrow());
         let mut all = shard.lock();
         let value = match all.map.get(key.borrow()) {
-            Some(value) => Arc::clone(value),
+            Some(value) => {
+                let value = Arc::clone(value);
+                drop(all);
+                value
+            }
             None => {
                 let full = all.map.len() >= all.sweep_at.min(self.most_in_shard);
                 let gone = full.then(|| shard.sweep(&mut all, self.most_in_shard));
@@ -388,6 +398,15 @@ mod tests {
             keyed.find_or_insert(key, stays_like_all, |_| ());
         }
         assert_eq!(keyed.len(), 200 - 200 / 8 + 1);
+    }
+
+    #[test]
+    fn what_looks_at_a_value_may_ask_for_others() {
+        let keyed = Keyed::<usize, Value>::new(1);
+        let new = || Value(7, HELD.into(), Arc::default());
+        for _ in 0..2 {
+            assert_eq!(keyed.find_or_insert(7, new, |_| keyed.len()), 1);
+        }
     }
 
     #[test]

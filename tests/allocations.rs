@@ -10,7 +10,7 @@ use buttress::algo::gcra::Limit;
 use buttress::algo::limit::Aimd;
 use buttress::algo::throttle;
 use buttress::budget::RetryBudget;
-use buttress::layers::bulkhead::Bulkhead;
+use buttress::layers::bulkhead::{self, Bulkhead, Bulkheads};
 use buttress::layers::chaos::Chaos;
 use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakers};
 use buttress::layers::coalesce::CoalesceLayer;
@@ -73,6 +73,22 @@ async fn a_timeout_allocates_nothing() {
 async fn a_bulkhead_allocates_nothing() {
     assert_no_allocation(Bulkhead::new("orders", 1).layer());
     assert_no_allocation(Bulkhead::new("orders", 1).queue(1, SECOND).layer());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bulkhead_of_a_known_key_allocates_nothing() {
+    let settings = bulkhead::Settings::new(1).queue(1, SECOND);
+    let bulkheads = Bulkheads::new("tenants", settings, 100);
+    // A thread that reads the keys for the first time makes itself known.
+    drop(bulkheads.acquire(7).await.unwrap());
+    drop(bulkheads.acquire(7).await.unwrap());
+    assert_no_allocation(bulkheads.layer(|request: &u8| *request));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_by_request_allocates_nothing() {
+    let bulkhead = Bulkhead::new("orders", 4).partitions([("live", 0.5)]);
+    assert_no_allocation(bulkhead.layer().partition_by(|_: &u8| Some("live")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use buttress::error::Reason;
-use buttress::layers::bulkhead::{Acquire, Bulkhead, Order, Permit};
+use buttress::layers::bulkhead::{Acquire, Bulkhead, Order, Permit, Settings};
 use buttress::observe::{Event, Observe};
 use buttress::transport::http::HeldBody;
 use buttress::{BoxError, Deadline, Rejected, clock};
@@ -366,6 +366,110 @@ async fn shrinking_returns_at_once_and_takes_effect_as_calls_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_queue_changes_while_calls_flow_and_who_waits_is_not_turned_out() {
+    let bulkhead = Bulkhead::new("orders", 1);
+    let service = bulkhead.layer().layer(worker());
+    let call = || spawn(service.clone().oneshot(Work(SECOND)));
+    let one = Settings::new(1);
+    let held = bulkhead.acquire().await.unwrap();
+    let began = clock::now();
+
+    let mut refused = call();
+    assert_eq!(
+        reason(&assert_ready_err!(refused.poll())),
+        Reason::Full { limit: 1 }
+    );
+    bulkhead.reconfigure(one.queue(2, 10 * SECOND));
+    let (mut first, mut second) = (call(), call());
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+
+    // Shorter, in length and in time: for those who come.
+    bulkhead.reconfigure(one.queue(1, SECOND));
+    let mut refused = call();
+    assert_eq!(
+        reason(&assert_ready_err!(refused.poll())),
+        Reason::QueueFull { limit: 1 }
+    );
+    bulkhead.reconfigure(one);
+    assert_eq!(bulkhead.waiting(), 2);
+    let mut refused = call();
+    assert_eq!(
+        reason(&assert_ready_err!(refused.poll())),
+        Reason::Full { limit: 1 }
+    );
+    sleep(19 * SECOND / 2).await;
+    drop(held);
+    let second = async {
+        let error = second.await.unwrap_err();
+        assert_eq!(reason(&error), Reason::WaitedTooLong { after: 10 * SECOND });
+        assert_eq!(clock::now() - began, 10 * SECOND);
+    };
+    let (first, ()) = tokio::join!(first, second);
+    first.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_wait_is_for_those_who_come() {
+    let bulkhead = Bulkhead::new("orders", 1).queue(1, SECOND);
+    let _held = bulkhead.acquire().await.unwrap();
+    let first = bulkhead.acquire();
+    bulkhead.reconfigure(bulkhead.settings().queue(2, 3 * SECOND));
+    let (first, second) = tokio::join!(first, bulkhead.acquire());
+    let after = |result: Result<Permit, Rejected>| result.unwrap_err().reason();
+    assert_eq!(after(first), Reason::WaitedTooLong { after: SECOND });
+    assert_eq!(after(second), Reason::WaitedTooLong { after: 3 * SECOND });
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_when_the_order_changes_is_served_before_all_who_come_and_gives_way_to_none()
+{
+    let codel = Order::CoDel {
+        target: SECOND / 1000,
+        interval: SECOND / 100,
+    };
+    for order in [Order::NewestFirst, Order::NewestFirstDropOldest, codel] {
+        let bulkhead = Bulkhead::new("orders", 1).queue(2, 60 * SECOND);
+        let held = bulkhead.acquire().await.unwrap();
+        let (mut first, mut second) = (spawn(bulkhead.acquire()), spawn(bulkhead.acquire()));
+        bulkhead.reconfigure(bulkhead.settings().order(order));
+        let mut refused = spawn(bulkhead.acquire());
+        let full = assert_ready_err!(refused.poll()).reason();
+        assert_eq!(full, Reason::QueueFull { limit: 2 });
+
+        bulkhead.reconfigure(bulkhead.settings().queue(3, 60 * SECOND));
+        let mut newcomer = spawn(bulkhead.acquire());
+        sleep(SECOND).await;
+        for waits in [&mut first, &mut second, &mut newcomer] {
+            assert_pending!(waits.poll());
+        }
+        drop(held);
+        let first = assert_ready_ok!(first.poll());
+        sleep(SECOND).await;
+        assert_pending!(newcomer.poll());
+        drop(first);
+        drop(assert_ready_ok!(second.poll()));
+        assert!(newcomer.is_woken(), "{order:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_reach_all_clones_save_the_queue_of_one_that_has_its_own() {
+    let bulkhead = Bulkhead::new("orders", 1);
+    let (like, own) = (bulkhead.clone(), bulkhead.clone().queue(5, SECOND));
+    let settings = Settings::new(2)
+        .queue(3, 2 * SECOND)
+        .order(Order::NewestFirst);
+    bulkhead.reconfigure(settings);
+    assert_eq!((bulkhead.settings(), like.settings()), (settings, settings));
+    assert_eq!(own.settings(), settings.queue(5, SECOND));
+    assert_eq!(like.limit(), 2);
+    own.reconfigure(settings.no_queue());
+    assert_eq!(own.settings(), settings.no_queue());
+    assert_eq!(like.settings(), settings);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listener_hears_each_refusal_and_may_read_the_bulkhead() {
     #[derive(Default)]
     struct Reads {
@@ -554,6 +658,59 @@ async fn a_partition_borrows_what_is_free_and_gets_its_share_whoever_borrowed_it
     assert_eq!((batch.limit(), live.limit()), (6, 14));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_request_says_its_partition_and_what_names_none_or_none_there_is_gets_the_rest() {
+    let bulkhead = Bulkhead::new("orders", 4).partitions([("live", 0.5), ("batch", 0.25)]);
+    let [live, batch] = ["live", "batch"].map(|name| bulkhead.partition(name));
+    let hangs = service_fn(|_: &str| pending::<Result<(), BoxError>>());
+    fn named<'a>(request: &'a &'static str) -> Option<&'a str> {
+        (!request.is_empty()).then_some(*request)
+    }
+    let mut service = bulkhead.layer().partition_by(named).layer(hangs);
+
+    let mut held = vec![
+        service.call("batch"),
+        service.call("live"),
+        service.call(""),
+    ];
+    assert_eq!((live.in_flight(), batch.in_flight()), (1, 1));
+    held.push(service.call("no such"));
+    assert_eq!((live.in_flight(), batch.in_flight()), (1, 1));
+    assert_eq!(bulkhead.in_flight(), 4);
+    for request in ["batch", "", "no such"] {
+        let error = service.call(request).await.unwrap_err();
+        assert_eq!(reason(&error), Reason::Full { limit: 4 });
+    }
+    held.push(service.call("live"));
+    assert_eq!(live.in_flight(), 2, "its share, whoever borrowed it");
+    drop(held);
+    assert_eq!(bulkhead.in_flight(), 0);
+
+    // Of a partition's layer, that partition is the rest; of a bulkhead without any, all of it.
+    let mut service = batch.layer().partition_by(named).layer(hangs);
+    let _held = [service.call("live"), service.call("no such")];
+    assert_eq!((live.in_flight(), batch.in_flight()), (1, 1));
+    let whole = Bulkhead::new("orders", 4);
+    let _held = whole.layer().partition_by(named).layer(hangs).call("live");
+    assert_eq!(whole.in_flight(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_may_be_named_by_a_part_of_the_request() {
+    struct Request {
+        tenant: String,
+    }
+    let bulkhead = Bulkhead::new("orders", 2).partitions([("live", 0.5)]);
+    let service = bulkhead
+        .layer()
+        .partition_by(|request: &Request| Some(&*request.tenant))
+        .hold(|(), permit: Permit| permit)
+        .layer(service_fn(|_: Request| async { Ok::<_, BoxError>(()) }));
+    let tenant = "live".to_owned();
+    let _held = service.oneshot(Request { tenant }).await.unwrap();
+    assert_eq!(bulkhead.partition("live").in_flight(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_stay_within_the_limit_and_their_shares_under_contention() {
     static MOST: AtomicUsize = AtomicUsize::new(0);
@@ -614,6 +771,15 @@ fn partitions_behind_a_queue_are_refused_where_they_are_written() {
 }
 
 #[test]
+#[should_panic(expected = "partitions or a queue")]
+fn partitions_get_no_queue_at_run_time() {
+    let bulkhead = Bulkhead::new("orders", 2).partitions([("a", 0.5)]);
+    bulkhead.reconfigure(Settings::new(3));
+    assert_eq!(bulkhead.partition("a").limit(), 2);
+    bulkhead.reconfigure(Settings::new(3).queue(1, SECOND));
+}
+
+#[test]
 #[should_panic(expected = "more than 1 together")]
 fn shares_of_more_than_all_are_refused_where_they_are_written() {
     let _ = Bulkhead::new("orders", 2).partitions([("a", 0.5), ("b", 0.6)]);
@@ -633,6 +799,8 @@ enum Step {
     /// One of those inside or in the queue looks whether it is its turn.
     Look(prop::sample::Index),
     Resize(usize),
+    Queue(usize),
+    Order(Order),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -641,6 +809,13 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<prop::sample::Index>().prop_map(Step::Leave),
         2 => any::<prop::sample::Index>().prop_map(Step::Look),
         1 => (1..5usize).prop_map(Step::Resize),
+        1 => (1..6usize).prop_map(Step::Queue),
+        1 => prop_oneof![
+            Just(Order::OldestFirst),
+            Just(Order::NewestFirst),
+            Just(Order::NewestFirstDropOldest),
+        ]
+        .prop_map(Step::Order),
     ]
 }
 
@@ -650,10 +825,11 @@ enum Held {
     Slot { _permit: Permit },
 }
 
+const DROPS: Order = Order::NewestFirstDropOldest;
+
 proptest! {
     #[test]
     fn it_does_what_a_list_and_a_line_do(steps in prop::collection::vec(step(), 1..80)) {
-        const LENGTH: usize = 4;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -661,9 +837,11 @@ proptest! {
             .unwrap();
         let _entered = runtime.enter();
 
-        let bulkhead = Bulkhead::new("model", 2).queue(LENGTH, SECOND);
+        let bulkhead = Bulkhead::new("model", 2).queue(4, SECOND);
         let mut callers: Vec<Option<Held>> = Vec::new();
         let (mut limit, mut inside, mut line) = (2, Vec::new(), VecDeque::new());
+        // So many in front came before the order was this one.
+        let (mut length, mut order, mut earlier) = (4, Order::OldestFirst, 0);
 
         for step in steps {
             let present: Vec<usize> = inside.iter().chain(&line).copied().collect();
@@ -673,8 +851,16 @@ proptest! {
                     let mut wait = spawn(bulkhead.acquire());
                     if line.is_empty() && inside.len() < limit {
                         inside.push(id);
-                    } else if line.len() < LENGTH {
-                        line.push_back(id);
+                    } else if line.len() < length || order == DROPS && earlier < line.len() {
+                        if line.len() >= length {
+                            let oldest: usize = line.pop_back().unwrap();
+                            let Some(Held::Wait(mut oldest)) = callers[oldest].take() else {
+                                panic!("it waits");
+                            };
+                            assert_ready_err!(oldest.poll());
+                        }
+                        let place = if order == Order::OldestFirst { line.len() } else { earlier };
+                        line.insert(place, id);
                     } else {
                         assert_ready_err!(wait.poll());
                         continue;
@@ -684,6 +870,7 @@ proptest! {
                 Step::Leave(index) if !present.is_empty() => {
                     let id = *index.get(&present);
                     inside.retain(|&other| other != id);
+                    earlier -= usize::from(line.iter().take(earlier).any(|&it| it == id));
                     line.retain(|&other| other != id);
                     callers[id] = None;
                 }
@@ -704,9 +891,20 @@ proptest! {
                     limit = to;
                     bulkhead.resize(to);
                 }
+                Step::Queue(to) => {
+                    length = to;
+                    bulkhead.reconfigure(bulkhead.settings().queue(to, SECOND));
+                }
+                Step::Order(to) => {
+                    if order != to {
+                        (order, earlier) = (to, line.len());
+                    }
+                    bulkhead.reconfigure(bulkhead.settings().order(to));
+                }
             }
             while inside.len() < limit {
                 let Some(id) = line.pop_front() else { break };
+                earlier = earlier.saturating_sub(1);
                 inside.push(id);
             }
             prop_assert_eq!(bulkhead.in_flight(), inside.len());

@@ -162,6 +162,45 @@ async fn other_settings_reach_the_breakers_that_are_there_and_those_to_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_may_have_settings_of_its_own() {
+    let breakers = CircuitBreakers::new_by(
+        "users",
+        |key: &u32| brittle().consecutive_failures(*key),
+        100,
+    );
+    let failures_until_open = |key| {
+        let failures = (1..).find(|_| {
+            fail(&breakers, key);
+            state(&breakers, key) == Some(State::Open)
+        });
+        breakers.breaker(key).close();
+        failures.unwrap()
+    };
+    assert_eq!([1, 2, 5].map(failures_until_open), [1, 2, 5]);
+    breakers.reconfigure_by(|key| brittle().consecutive_failures(*key + 1));
+    assert_eq!([1, 2, 5, 6].map(failures_until_open), [2, 3, 6, 7]);
+    breakers.reconfigure(brittle());
+    assert_eq!([1, 2, 7].map(failures_until_open), [1, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_says_the_settings_is_asked_once_for_each_breaker_and_may_ask_the_family() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let breakers = users(100);
+    let (list, family) = (Arc::clone(&asked), breakers.clone());
+    breakers.reconfigure_by(move |key| {
+        list.lock().unwrap().push(*key);
+        assert!(family.keys() < 100);
+        assert!(family.find(key).is_none());
+        brittle()
+    });
+    for key in [1, 2, 1, 2] {
+        succeed(&breakers, key);
+    }
+    assert_eq!(*asked.lock().unwrap(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_keys_are_forgotten_and_those_in_use_are_not() {
     let breakers = users(10_000).idle_after(60 * SECOND);
     for key in 0..10_000 {
@@ -311,6 +350,68 @@ async fn a_refusal_leaves_the_service_inside_alone() {
     let refused: Result<(), BoxError> = service.call(7).await;
     assert!(Rejected::find(&*refused.unwrap_err()).unwrap().is_open());
     assert_pending!(task::spawn(handle.next_request()).poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn listeners_hear_of_what_time_does_to_each_breaker_though_nobody_calls() {
+    let log = Log::default();
+    let settings = |key: &u32| {
+        let wait = Duration::from_millis(u64::from(*key));
+        brittle().open_wait(wait).open_max(wait)
+    };
+    let breakers = CircuitBreakers::new_by("users", settings, 100).observe(log.clone());
+    let heard = || std::mem::take(&mut *log.0.lock().unwrap());
+    succeed(&breakers, 1);
+    let (all, began) = (breakers.clone(), clock::now());
+    let kept = tokio::spawn(async move { all.keep_time().await });
+    let at = |millis: u64| clock::sleep_until((began + Duration::from_millis(millis)).into());
+    at(100).await;
+
+    // Made when time is kept already; the longer wait first.
+    for key in [900, 500] {
+        fail(&breakers, key);
+    }
+    assert_eq!(heard().len(), 2);
+    at(599).await;
+    assert_eq!(heard(), [""; 0]);
+    at(602).await;
+    assert_eq!(heard(), ["users/500: Open > HalfOpen"]);
+    // A wait that becomes shorter without a change of state.
+    breakers.find(&900).unwrap().open_for(SECOND / 10);
+    at(699).await;
+    assert_eq!(heard(), [""; 0]);
+    at(704).await;
+    assert_eq!(heard(), ["users/900: Open > HalfOpen"]);
+    // A half-open one that decides at its limit: its probe hangs.
+    let probe = breakers.try_acquire(500).unwrap();
+    at(1099).await;
+    assert_eq!(heard(), [""; 0]);
+    at(1215).await;
+    assert_eq!(heard(), ["users/500: HalfOpen > Open"]);
+    drop(probe);
+    kept.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_time_is_kept_a_breaker_that_nobody_calls_is_forgotten_though_nobody_looks() {
+    let log = Log::default();
+    let breakers = users(100).idle_after(60 * SECOND).observe(log.clone());
+    let all = breakers.clone();
+    let kept = tokio::spawn(async move { all.keep_time().await });
+    fail(&breakers, 7);
+    breakers.breaker(8).open_for(3600 * SECOND);
+    clock::sleep(180 * SECOND).await;
+    assert_eq!(breakers.keys(), 1);
+    let heard = log.0.lock().unwrap().clone();
+    assert!(heard.contains(&"users/7: Open > HalfOpen".to_owned()));
+    let last = heard.last().unwrap();
+    assert!(
+        last.starts_with("users/7:") && last.ends_with("> Closed"),
+        "{last}"
+    );
+    clock::sleep(3600 * SECOND).await;
+    assert_eq!(breakers.keys(), 0);
+    kept.abort();
 }
 
 #[test]

@@ -16,7 +16,7 @@ use buttress::algo::breaker;
 use buttress::algo::faults::Faults;
 use buttress::algo::gcra::Limit;
 use buttress::algo::limit::Aimd;
-use buttress::layers::bulkhead::Bulkhead;
+use buttress::layers::bulkhead::{Bulkhead, Bulkheads, Settings};
 use buttress::layers::chaos::Chaos;
 use buttress::layers::circuit_breaker::{CircuitBreaker, CircuitBreakers};
 use buttress::layers::coalesce::{Batch, BatchLayer, CoalesceLayer};
@@ -79,6 +79,19 @@ contract! {
     bulkhead_partition: {
         let bulkhead = Bulkhead::new("contract", 1).partitions([("only", 1.0)]);
         (bulkhead.partition("only").layer(), move || bulkhead.in_flight())
+    };
+    bulkhead_partition_by_request: {
+        let bulkhead = Bulkhead::new("contract", 1).partitions([("only", 1.0)]);
+        let layer = bulkhead.layer().partition_by(|_: &u8| Some("only"));
+        (layer, move || bulkhead.in_flight())
+    };
+    bulkhead_by_key: {
+        let bulkheads = Bulkheads::new("contract", Settings::new(1), 1);
+        (bulkheads.layer(|_: &u8| 0), move || under_way(&bulkheads))
+    };
+    bulkhead_by_key_with_a_queue: {
+        let bulkheads = Bulkheads::new("contract", Settings::new(1).queue(1, HOUR), 1);
+        (bulkheads.layer(|_: &u8| 0), move || under_way(&bulkheads))
     };
     concurrency: {
         let limit = ConcurrencyLimit::new("contract", stays(1));
@@ -184,6 +197,11 @@ impl Batch for One {
     fn split(&self, answer: u8, _: &[u8]) -> Vec<Option<u8>> {
         vec![Some(answer)]
     }
+}
+
+fn under_way(bulkheads: &Bulkheads<u8>) -> usize {
+    let bulkhead = bulkheads.find(&0);
+    bulkhead.map_or(0, |it| it.in_flight() + it.waiting())
 }
 
 fn stays(limit: usize) -> Aimd {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use buttress::algo::breaker::Settings;
 use buttress::algo::gcra::Limit;
 use buttress::error::{Error, ErrorLayer, Reason};
-use buttress::layers::bulkhead::Bulkhead;
+use buttress::layers::bulkhead::{self, Bulkhead, Bulkheads};
 use buttress::layers::chaos::Chaos;
 use buttress::layers::circuit_breaker::CircuitBreaker;
 use buttress::layers::coalesce::CoalesceLayer;
@@ -40,6 +40,7 @@ where
         .layer(TimeoutLayer::new(60 * SECOND))
         .layer(RateLimiter::new("peer", Limit::new(100, SECOND)).layer())
         .layer(Bulkhead::new("peer", 9).layer())
+        .layer(Bulkheads::new("peer", bulkhead::Settings::new(9), 9).layer(|key: &u64| *key))
         .layer(RetryLayer::new(2))
         .layer(HedgeLayer::new(SECOND))
         .layer(CircuitBreaker::new("peer", Settings::default()).layer())

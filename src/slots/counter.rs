@@ -55,6 +55,10 @@ impl Slots {
         self.shared().lock().reorder(order);
     }
 
+    pub(crate) fn order_now(&self) -> Order {
+        self.shared().lock().order()
+    }
+
     pub(crate) fn limit(&self) -> usize {
         self.shared().limit()
     }
@@ -71,6 +75,11 @@ impl Slots {
     /// How many of them are the partition's.
     pub(crate) fn in_flight_here(&self) -> usize {
         self.shared().in_flight_of(self.partition)
+    }
+
+    /// Whether a slot is taken, somebody waits, or there is a clone.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.owner.is_in_use()
     }
 
     pub(crate) fn waiting(&self) -> usize {

@@ -35,6 +35,8 @@ pub(super) struct Line {
     queue: VecDeque<Spot>,
     turns: Turns,
     order: Order,
+    /// The first turn of those whom `order` holds for: the others came before it.
+    ordered: u64,
     codel: Option<CoDel>,
 }
 
@@ -46,13 +48,24 @@ struct Spot {
 }
 
 impl Line {
-    /// Whoever waits already keeps its place.
+    /// For those who come from now on. Whoever waits already is served before them, and gives way to none of them.
     pub(super) fn reorder(&mut self, order: Order) {
+        if order == self.order {
+            return;
+        }
+        if let Some(last) = self.queue.iter().map(|spot| spot.turn).max() {
+            self.turns.served(last + 1);
+            self.ordered = last + 1;
+        }
         self.order = order;
         self.codel = match order {
             Order::CoDel { target, interval } => Some(CoDel::new(target, interval)),
             _ => None,
         };
+    }
+
+    pub(super) fn order(&self) -> Order {
+        self.order
     }
 
     pub(super) fn len(&self) -> usize {
@@ -90,7 +103,9 @@ impl Line {
     pub(super) fn displace(&mut self, level: u8, by: Option<u64>) -> Option<Arc<Waiter>> {
         let last = self.queue.back()?;
         let gives_way = match last.waiter.level.cmp(&level) {
-            Ordering::Equal if self.order == Order::NewestFirstDropOldest => true,
+            Ordering::Equal if self.order == Order::NewestFirstDropOldest => {
+                last.turn >= self.ordered
+            }
             Ordering::Equal => last.turn > self.turns.next(caller(level, by)),
             below => below.is_lt(),
         };
@@ -110,7 +125,7 @@ impl Line {
     ) -> Option<(Arc<Waiter>, Result<(), Reason>)> {
         let Spot { turn, waiter } = self.queue.pop_front()?;
         self.turns.served(turn);
-        let Some(codel) = &mut self.codel else {
+        let Some(codel) = self.codel.as_mut().filter(|_| turn >= self.ordered) else {
             self.note_whether_empty();
             return Some((waiter, Ok(())));
         };
@@ -157,6 +172,7 @@ impl Line {
             codel.emptied();
         }
         self.turns.forget();
+        self.ordered = 0;
     }
 }
 

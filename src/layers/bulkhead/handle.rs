@@ -1,33 +1,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 use super::acquire::Acquire;
 use super::service::BulkheadLayer;
+use super::settings::{Queue, Settings, passes, possible};
 use crate::admitted::Entry;
 use crate::error::{Reason, Rejected};
 use crate::observe::Observer;
-use crate::slots::{Admission, Order, Permit, Shares, Slots, Wait};
+use crate::slots::{Admission, Order, Permit, Slots, Wait};
 
 /// A limit on how many calls are under way at once. Clones share its slots and its queue; the bounds of the queue and
-/// the observer are those of the clone that they were set on.
+/// the observer are those of the clone that they were set on, and of its clones.
 #[derive(Clone, Debug)]
 pub struct Bulkhead {
-    slots: Slots,
-    settings: Arc<Settings>,
+    pub(super) slots: Slots,
+    pub(super) own: Arc<Own>,
 }
 
+/// What a clone may have apart from others.
 #[derive(Clone, Debug)]
-struct Settings {
+pub(super) struct Own {
     name: Arc<str>,
-    queue: Option<Queue>,
-    partitions: Vec<Arc<str>>,
+    pub(super) queue: Arc<ArcSwapOption<Queue>>,
+    pub(super) partitions: Vec<Arc<str>>,
     observer: Observer,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Queue {
-    length: usize,
-    max_wait: Duration,
 }
 
 impl Bulkhead {
@@ -38,16 +36,21 @@ impl Bulkhead {
     /// If `limit` is 0: nothing could ever pass.
     #[track_caller]
     pub fn new(name: impl Into<Arc<str>>, limit: usize) -> Self {
-        assert!(limit > 0, "a bulkhead of no slots lets nothing pass");
         Self {
-            slots: Slots::new(limit),
-            settings: Arc::new(Settings {
+            slots: Slots::new(passes(limit)),
+            own: Arc::new(Own {
                 name: name.into(),
-                queue: None,
+                queue: Arc::default(),
                 partitions: Vec::new(),
                 observer: Observer::default(),
             }),
         }
+    }
+
+    pub(super) fn with(name: String, settings: Settings) -> Self {
+        let bulkhead = Self::new(name, settings.limit);
+        bulkhead.reconfigure(settings);
+        bulkhead
     }
 
     /// Lets up to `length` calls wait for a slot, first come, first served unless [`order`](Self::order) says
@@ -60,68 +63,14 @@ impl Bulkhead {
     #[must_use]
     #[track_caller]
     pub fn queue(mut self, length: usize, max_wait: Duration) -> Self {
-        assert!(length > 0, "a queue of length 0 is no queue");
-        assert!(!max_wait.is_zero(), "a queue of no wait is no queue");
-        assert!(self.settings.partitions.is_empty(), "{NO_QUEUE}");
-        Arc::make_mut(&mut self.settings).queue = Some(Queue { length, max_wait });
+        let queue = Queue::new(length, max_wait);
+        assert!(self.own.partitions.is_empty(), "{NO_QUEUE}");
+        let queue = Arc::new(ArcSwapOption::from_pointee(queue));
+        Arc::make_mut(&mut self.own).queue = queue;
         self
     }
 
-    /// Gives each of these partitions, by its name, a share of the slots from 0 to 1, rounded up and at least one.
-    ///
-    /// A partition may use slots that others leave, and is held to its share once all are taken; its share it gets at
-    /// once, even where others have borrowed it, so that for a while there may be more calls than the limit. One
-    /// compare-and-swap decides, on one word: of four partitions each can have 4095 calls under way, of fewer more. Set
-    /// it before the bulkhead is used: the slots start afresh.
-    ///
-    /// # Panics
-    ///
-    /// If there are more than four, a share is not between 0 and 1, or all are more than 1 together. If there is a
-    /// [`queue`](Self::queue): who stands in front of it could keep a partition from its share.
-    #[must_use]
-    #[track_caller]
-    pub fn partitions<N: Into<Arc<str>>>(
-        mut self,
-        shares: impl IntoIterator<Item = (N, f64)>,
-    ) -> Self {
-        assert!(self.settings.queue.is_none(), "{NO_QUEUE}");
-        let (names, shares): (Vec<Arc<str>>, Vec<f64>) = shares
-            .into_iter()
-            .map(|(name, share)| (name.into(), share))
-            .unzip();
-        assert!(names.len() <= Shares::MOST, "more than four partitions");
-        let possible = shares.iter().all(|share| (0.0..=1.0).contains(share));
-        assert!(possible, "a share is not between 0 and 1: {shares:?}");
-        let all: f64 = shares.iter().sum();
-        assert!(
-            all <= 1.0 + 1e-9,
-            "the shares are more than 1 together: {shares:?}"
-        );
-        self.slots = Slots::shared_out(self.limit(), &shares);
-        Arc::make_mut(&mut self.settings).partitions = names;
-        self
-    }
-
-    /// The handle of one partition. Its calls count there, its [`limit`](Self::limit) is its share, and
-    /// [`in_flight`](Self::in_flight) says how many calls are its own.
-    ///
-    /// # Panics
-    ///
-    /// If there is none of this name.
-    #[must_use]
-    #[track_caller]
-    pub fn partition(&self, name: &str) -> Self {
-        let mut names = self.settings.partitions.iter();
-        let Some(place) = names.position(|other| **other == *name) else {
-            panic!("`{}` has no partition `{name}`", self.name());
-        };
-        Self {
-            slots: self.slots.of(place + 1),
-            settings: Arc::clone(&self.settings),
-        }
-    }
-
-    /// Says who of those that wait is next, on all clones and from now on. Default [`Order::OldestFirst`].
+    /// Says who is next of those that come from now on and wait, on all clones. Default [`Order::OldestFirst`].
     ///
     /// # Panics
     ///
@@ -129,24 +78,14 @@ impl Bulkhead {
     #[must_use]
     #[track_caller]
     pub fn order(self, order: Order) -> Self {
-        if let Order::CoDel { target, interval } = order {
-            assert!(
-                !target.is_zero(),
-                "a target of no wait refuses whoever waits"
-            );
-            assert!(
-                !interval.is_zero(),
-                "in an interval of no length nobody waits"
-            );
-        }
-        self.slots.order(order);
+        self.slots.order(possible(order));
         self
     }
 
     /// Tells `observer` of each call refused.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
-        Arc::make_mut(&mut self.settings).observer = observer.into();
+        Arc::make_mut(&mut self.own).observer = observer.into();
         self
     }
 
@@ -179,13 +118,40 @@ impl Bulkhead {
     /// If `limit` is 0.
     #[track_caller]
     pub fn resize(&self, limit: usize) {
-        assert!(limit > 0, "a bulkhead of no slots lets nothing pass");
-        self.slots.resize(limit);
+        self.slots.resize(passes(limit));
+    }
+
+    /// Goes by another limit, queue and order from now on, while calls flow. The bounds of the queue are those of this
+    /// clone, and of all that were not given a [`queue`](Self::queue) of their own.
+    ///
+    /// Whoever waits already goes on to wait for as long as it was promised, in front of all who come later, and gives way
+    /// to none of them: neither a shorter queue nor another order turns anybody out. More slots wake who waits; fewer
+    /// take effect as calls end.
+    ///
+    /// # Panics
+    ///
+    /// If there is a queue in `settings`, and there are [`partitions`](Self::partitions).
+    #[track_caller]
+    pub fn reconfigure(&self, settings: Settings) {
+        let partitioned = !self.own.partitions.is_empty();
+        assert!(!partitioned || settings.queue.is_none(), "{NO_QUEUE}");
+        self.own.queue.store(settings.queue.map(Arc::new));
+        self.slots.order(settings.order);
+        self.slots.resize(settings.limit);
+    }
+
+    /// What it goes by now.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            limit: self.slots.limit(),
+            queue: self.queue_now(),
+            order: self.slots.order_now(),
+        }
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.settings.name
+        &self.own.name
     }
 
     /// How many calls may be under way at once.
@@ -209,6 +175,11 @@ impl Bulkhead {
         self.slots.waiting()
     }
 
+    /// Whether a slot is taken, a call waits, or another handle has it.
+    pub(super) fn is_held(&self) -> bool {
+        self.slots.is_in_use()
+    }
+
     /// A slot, or the wait for one.
     #[inline(always)]
     pub(super) fn admit(&self) -> Result<Entry<Permit, Acquire>, Rejected> {
@@ -220,7 +191,7 @@ impl Bulkhead {
 
     /// Where no slot was free a moment ago.
     fn admit_later(&self) -> Result<Entry<Permit, Acquire>, Rejected> {
-        let Some(queue) = self.settings.queue else {
+        let Some(queue) = self.queue_now() else {
             return Err(self.refused(Reason::Full {
                 limit: self.slots.limit(),
             }));
@@ -240,11 +211,15 @@ impl Bulkhead {
         }
     }
 
+    fn queue_now(&self) -> Option<Queue> {
+        self.own.queue.load().as_deref().copied()
+    }
+
     pub(super) fn refused(&self, reason: Reason) -> Rejected {
-        let name = Arc::clone(&self.settings.name);
+        let name = Arc::clone(&self.own.name);
         let rejected = Rejected::new("bulkhead", reason).named(name).unsent();
-        self.settings.observer.refused(rejected)
+        self.own.observer.refused(rejected)
     }
 }
 
-const NO_QUEUE: &str = "a bulkhead has partitions or a queue, not both";
+pub(super) const NO_QUEUE: &str = "a bulkhead has partitions or a queue, not both";

@@ -50,17 +50,41 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Bulkheads`] has one bulkhead for each key: for each service, instance or tenant.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), buttress::Rejected> {
+//! use buttress::layers::bulkhead::{Bulkheads, Settings};
+//!
+//! let tenants = Bulkheads::new("tenants", Settings::new(1), 1000);
+//! let _slot = tenants.acquire("a").await?;
+//! assert!(tenants.acquire("a").await.is_err());
+//! assert!(tenants.acquire("b").await.is_ok());
+//! # Ok(())
+//! # }
+//! ```
 
 mod acquire;
+mod by;
+mod family;
 mod future;
 mod handle;
 mod hold;
+mod member;
+mod partition;
 mod service;
+mod settings;
 
 pub use acquire::Acquire;
+pub use by::{By, Select};
+pub use family::Bulkheads;
 pub use future::BulkheadFuture;
 pub use handle::Bulkhead;
 pub use hold::{Hold, Release};
+pub use partition::Partitions;
 pub use service::{BulkheadLayer, BulkheadService};
+pub use settings::Settings;
 
 pub use crate::slots::{Order, Permit};

@@ -8,16 +8,16 @@ use super::hold::{Hold, Release};
 use crate::admitted::Admitted;
 use crate::error::Rejected;
 
-/// Puts calls behind a [`Bulkhead`].
+/// Puts calls behind a [`Bulkhead`], or behind one for each request: [`By`](super::By).
 #[derive(Clone, Debug)]
-pub struct BulkheadLayer<H = Release> {
-    bulkhead: Bulkhead,
+pub struct BulkheadLayer<H = Release, B = Bulkhead> {
+    bulkhead: B,
     hold: H,
 }
 
-impl BulkheadLayer {
+impl<B> BulkheadLayer<Release, B> {
     #[inline(always)]
-    pub(super) fn new(bulkhead: Bulkhead) -> Self {
+    pub(super) fn new(bulkhead: B) -> Self {
         Self {
             bulkhead,
             hold: Release,
@@ -25,20 +25,27 @@ impl BulkheadLayer {
     }
 }
 
-impl<H> BulkheadLayer<H> {
+impl<H, B> BulkheadLayer<H, B> {
     /// Hands the slot over with the response, to be kept until its body was read: a closure of the response and the
     /// [`Permit`](super::Permit). Default: the slot comes back with the response.
     #[must_use]
-    pub fn hold<J>(self, hold: J) -> BulkheadLayer<J> {
+    pub fn hold<J>(self, hold: J) -> BulkheadLayer<J, B> {
         BulkheadLayer {
             bulkhead: self.bulkhead,
             hold,
         }
     }
+
+    pub(super) fn map<C>(self, map: impl FnOnce(B) -> C) -> BulkheadLayer<H, C> {
+        BulkheadLayer {
+            bulkhead: map(self.bulkhead),
+            hold: self.hold,
+        }
+    }
 }
 
-impl<S, H: Clone> Layer<S> for BulkheadLayer<H> {
-    type Service = BulkheadService<S, H>;
+impl<S, H: Clone, B: Clone> Layer<S> for BulkheadLayer<H, B> {
+    type Service = BulkheadService<S, H, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
         BulkheadService {
@@ -51,10 +58,10 @@ impl<S, H: Clone> Layer<S> for BulkheadLayer<H> {
 
 /// The service of a [`BulkheadLayer`].
 #[derive(Clone, Debug)]
-pub struct BulkheadService<S, H = Release> {
-    inner: S,
-    bulkhead: Bulkhead,
-    hold: H,
+pub struct BulkheadService<S, H = Release, B = Bulkhead> {
+    pub(super) inner: S,
+    pub(super) bulkhead: B,
+    pub(super) hold: H,
 }
 
 impl<S, Req, H> Service<Req> for BulkheadService<S, H>

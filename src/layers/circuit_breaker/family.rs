@@ -1,7 +1,9 @@
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use super::member::Member;
 use super::{CircuitBreaker, CircuitBreakersLayer, Permit};
@@ -9,7 +11,7 @@ use crate::algo::breaker::Settings;
 use crate::classify::ErrorsFail;
 use crate::clock;
 use crate::error::Rejected;
-use crate::keyed::Keyed;
+use crate::keyed::{Family, Rule};
 use crate::observe::Observer;
 
 /// A circuit breaker for each key `K`: for each host, tenant or route. Clones share them.
@@ -29,16 +31,15 @@ use crate::observe::Observer;
 ///
 /// What calls count in is kept for the next breaker when one is forgotten: 0.7 KB on two cores, 8 KB on 32 or more.
 pub struct CircuitBreakers<K> {
-    family: Arc<Family<K>>,
+    pub(super) shared: Arc<Shared<K>>,
     idle: Duration,
     observer: Observer,
 }
 
-struct Family<K> {
-    name: Arc<str>,
-    /// What a new breaker gets. Changed before the others are, so that none is missed.
-    settings: Mutex<Settings>,
-    members: Keyed<K, Member>,
+pub(super) struct Shared<K> {
+    pub(super) family: Family<K, Member>,
+    /// Told whenever a call of one of them may have become possible, or impossible.
+    pub(super) changed: Arc<Notify>,
 }
 
 impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
@@ -49,12 +50,30 @@ impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
     /// If `most_keys` is 0.
     #[track_caller]
     pub fn new(name: impl Into<Arc<str>>, settings: Settings, most_keys: usize) -> Self {
+        Self::with(name.into(), Rule::Same(settings), most_keys)
+    }
+
+    /// As [`new`](Self::new), but each breaker has the settings that `settings` says for its key. It is asked when the
+    /// breaker is made, and not when it is called.
+    ///
+    /// # Panics
+    ///
+    /// If `most_keys` is 0.
+    #[track_caller]
+    pub fn new_by<F>(name: impl Into<Arc<str>>, settings: F, most_keys: usize) -> Self
+    where
+        F: Fn(&K) -> Settings + Send + Sync + 'static,
+    {
+        Self::with(name.into(), Rule::ByKey(Box::new(settings)), most_keys)
+    }
+
+    #[track_caller]
+    fn with(name: Arc<str>, settings: Rule<K, Settings>, most_keys: usize) -> Self {
         assert!(most_keys > 0, "a family of no keys has no breaker");
         Self {
-            family: Arc::new(Family {
-                name: name.into(),
-                settings: Mutex::new(settings),
-                members: Keyed::new(most_keys),
+            shared: Arc::new(Shared {
+                family: Family::new(name, settings, most_keys),
+                changed: Arc::default(),
             }),
             idle: Duration::from_secs(600),
             observer: Observer::default(),
@@ -90,7 +109,7 @@ impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
     /// The breaker of `key`, made if there is none. It is not forgotten while this is held.
     pub fn breaker(&self, key: K) -> CircuitBreaker {
         let now = clock::now();
-        self.with(key, now, |member| member.at(now).clone())
+        self.at(key, now, CircuitBreaker::clone)
     }
 
     /// Asks for one call for `key`, for work that is no service. Dropping the permit counts as a cancelled call.
@@ -104,20 +123,22 @@ impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
 
     #[inline]
     pub(super) fn try_acquire_at(&self, key: K, now: Instant) -> Result<Permit, Rejected> {
-        self.with(key, now, |member| member.at(now).try_acquire_at(now))
+        self.at(key, now, |breaker| breaker.try_acquire_at(now))
     }
 
+    /// What `look` sees in the breaker of `key`, used at `now`.
     #[inline]
-    fn with<T>(&self, key: K, now: Instant, look: impl Fn(&Member) -> T) -> T {
-        let family = &*self.family;
-        let known = family.members.find(&key, &look);
+    fn at<T>(&self, key: K, now: Instant, look: impl Fn(&CircuitBreaker) -> T) -> T {
+        let look = |member: &Member| look(member.at(now));
+        let Shared { family, changed } = &*self.shared;
+        let known = family.find(&key, look);
         known.unwrap_or_else(|| {
-            let name = format!("{}/{key}", family.name);
-            let new = || {
-                let breaker = CircuitBreaker::new(name, family.settings().clone());
+            let new = |name: String, settings| {
+                let changed = Some(Arc::clone(changed));
+                let breaker = CircuitBreaker::of_family(name.into(), settings, changed);
                 Member::new(breaker.observe(self.observer.clone()), self.idle, now)
             };
-            family.members.find_or_insert(key, new, &look)
+            family.find_or_insert(key, new, look)
         })
     }
 }
@@ -125,39 +146,42 @@ impl<K: Hash + Eq + fmt::Display> CircuitBreakers<K> {
 impl<K: Hash + Eq> CircuitBreakers<K> {
     /// The breaker of `key`, if it was called and is not forgotten.
     pub fn find(&self, key: &K) -> Option<CircuitBreaker> {
-        self.family.members.find(key, |it| it.breaker().clone())
+        self.shared.family.find(key, |it| it.breaker().clone())
     }
 
     /// Forgets those that are idle, and shows each of the others with its key.
     pub fn each(&self, mut look: impl FnMut(&K, &CircuitBreaker)) {
-        self.family.members.sweep();
-        let look = |key: &K, member: &Member| look(key, member.breaker());
-        self.family.members.each(look);
+        self.shared.family.sweep();
+        self.shared
+            .family
+            .each(|key, member| look(key, member.breaker()));
     }
 
     /// Goes by other settings from now on: each breaker in the state it is in, and those that are made later.
     pub fn reconfigure(&self, settings: Settings) {
-        self.family.settings().clone_from(&settings);
-        let members = &self.family.members;
-        members.each(|_, member| member.breaker().reconfigure(settings.clone()));
+        self.shared.family.reconfigure(Rule::Same(settings));
+    }
+
+    /// As [`reconfigure`](Self::reconfigure), by the settings that `settings` says for each key.
+    pub fn reconfigure_by<F>(&self, settings: F)
+    where
+        F: Fn(&K) -> Settings + Send + Sync + 'static,
+    {
+        self.shared
+            .family
+            .reconfigure(Rule::ByKey(Box::new(settings)));
     }
 
     /// How many keys are remembered.
     pub fn keys(&self) -> usize {
-        self.family.members.len()
+        self.shared.family.len()
     }
 }
 
 impl<K> CircuitBreakers<K> {
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.family.name
-    }
-}
-
-impl<K> Family<K> {
-    fn settings(&self) -> MutexGuard<'_, Settings> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.family.name()
     }
 }
 
@@ -165,7 +189,7 @@ impl<K> Family<K> {
 impl<K> Clone for CircuitBreakers<K> {
     fn clone(&self) -> Self {
         Self {
-            family: Arc::clone(&self.family),
+            shared: Arc::clone(&self.shared),
             idle: self.idle,
             observer: self.observer.clone(),
         }
@@ -175,7 +199,7 @@ impl<K> Clone for CircuitBreakers<K> {
 impl<K> fmt::Debug for CircuitBreakers<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreakers")
-            .field("name", &self.family.name)
+            .field("name", &self.shared.family.name())
             .finish_non_exhaustive()
     }
 }

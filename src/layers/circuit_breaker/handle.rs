@@ -27,7 +27,16 @@ pub struct CircuitBreaker {
 impl CircuitBreaker {
     /// A closed breaker; the name is what refusals and events call it.
     pub fn new(name: impl Into<Arc<str>>, settings: Settings) -> Self {
-        let (name, now) = (name.into(), clock::now());
+        Self::of_family(name.into(), settings, None)
+    }
+
+    /// A breaker whose changes `family` is told as well.
+    pub(super) fn of_family(
+        name: Arc<str>,
+        settings: Settings,
+        family: Option<Arc<Notify>>,
+    ) -> Self {
+        let now = clock::now();
         let breaker = Breaker::new(settings, now);
         let shared = SLAB.own(Flow::new, |flow| {
             flow.start(&breaker, now);
@@ -41,6 +50,7 @@ impl CircuitBreaker {
                     telling: false,
                 }),
                 changed: Notify::new(),
+                family,
             }
         });
         Self { shared }
@@ -238,7 +248,7 @@ impl CircuitBreaker {
     /// A step by hand. It may make a call possible without a change of state: an open breaker may be told to wait less.
     fn steer<T>(&self, step: impl FnOnce(&mut Breaker, Instant) -> T) -> T {
         let result = self.with(step);
-        self.shared.changed.notify_waiters();
+        self.shared.tell_changed();
         result
     }
 

@@ -1,17 +1,14 @@
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::CircuitBreaker;
-use crate::algo::breaker::State;
+use crate::algo::breaker::{Settings, State};
 use crate::clock;
-use crate::keyed::{Keep, Stay};
+use crate::keyed::{self, Keep, Stay, Used};
 
 /// A breaker of a family.
 pub(super) struct Member {
     breaker: CircuitBreaker,
-    made: Instant,
-    /// In nanoseconds since `made`.
-    used: AtomicU64,
+    used: Used,
     idle: Duration,
 }
 
@@ -19,8 +16,7 @@ impl Member {
     pub(super) fn new(breaker: CircuitBreaker, idle: Duration, now: Instant) -> Self {
         Self {
             breaker,
-            made: now,
-            used: AtomicU64::new(0),
+            used: Used::new(now),
             idle,
         }
     }
@@ -32,17 +28,16 @@ impl Member {
     /// The breaker, used at `now`.
     #[inline]
     pub(super) fn at(&self, now: Instant) -> &CircuitBreaker {
-        let used = self.nanos(now);
-        // Written seldom: all calls of the key share its line.
-        if used.saturating_sub(self.used.load(Ordering::Relaxed)) >= GRAIN {
-            self.used.store(used, Ordering::Relaxed);
-        }
+        self.used.note(now);
         &self.breaker
     }
+}
 
-    fn nanos(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.made);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+impl keyed::Member for Member {
+    type Settings = Settings;
+
+    fn reconfigure(&self, settings: Settings) {
+        self.breaker.reconfigure(settings);
     }
 }
 
@@ -61,10 +56,7 @@ impl Keep for Member {
         if self.breaker.is_held() {
             return Stay::Held;
         }
-        let used = clock::after(
-            self.made,
-            Duration::from_nanos(self.used.load(Ordering::Relaxed)),
-        );
+        let used = self.used.last();
         let unused = now.saturating_duration_since(used);
         match !waits && unused >= self.idle {
             true => Stay::Idle,
@@ -78,6 +70,3 @@ impl Keep for Member {
         }
     }
 }
-
-/// How exactly it is known when a breaker was used, in nanoseconds.
-const GRAIN: u64 = 10_000_000;

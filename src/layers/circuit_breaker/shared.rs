@@ -15,6 +15,8 @@ pub(super) struct Shared {
     pub(super) inner: Mutex<Inner>,
     /// Told whenever a call may have become possible, or impossible.
     pub(super) changed: Notify,
+    /// Told as `changed` is, of all breakers of a family.
+    pub(super) family: Option<Arc<Notify>>,
 }
 
 pub(super) struct Inner {
@@ -42,12 +44,19 @@ impl Shared {
         self.flow.set(breaker, now);
         drop(inner);
         if told || differs {
-            self.changed.notify_waiters();
+            self.tell_changed();
         }
         if told {
             self.tell();
         }
         result
+    }
+
+    pub(super) fn tell_changed(&self) {
+        self.changed.notify_waiters();
+        if let Some(family) = &self.family {
+            family.notify_waiters();
+        }
     }
 
     /// Tells the observer of the notices in their order, one thread at a time.
