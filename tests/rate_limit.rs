@@ -322,6 +322,112 @@ async fn each_key_has_its_own_permits() {
     limiter.acquire_for("c", 1).await.unwrap();
 }
 
+/// The plans of a model: the first tenants pay.
+fn plan(tenant: &u32) -> Limit {
+    match tenant {
+        ..10 => Limit::new(3, SECOND),
+        _ => Limit::new(1, SECOND),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_a_key_is_asked_once_when_it_is_first_seen_and_again_when_it_comes_back() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let limits = move |tenant: &u32| {
+        log.lock().unwrap().push(*tenant);
+        plan(tenant)
+    };
+    let limiter = RateLimiter::per_key("tenants", limits, 100);
+    for (tenant, permits) in [(1, 3), (10, 1)] {
+        for _ in 0..permits {
+            limiter.acquire_for(tenant, 1).await.unwrap();
+        }
+        assert!(limiter.acquire_for(tenant, 1).await.is_err());
+    }
+    assert_eq!(*asked.lock().unwrap(), [1, 10]);
+
+    // Many that are idle make room for others.
+    sleep(10 * SECOND).await;
+    for other in 100..200 {
+        limiter.acquire_for(other, 1).await.unwrap();
+    }
+    limiter.acquire_for(1, 3).await.unwrap();
+    assert_eq!(*asked.lock().unwrap().last().unwrap(), 1);
+    assert_eq!(asked.lock().unwrap().len(), 103);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_plan_reaches_the_keys_that_are_known_and_those_that_come() {
+    let limiter = RateLimiter::per_key("tenants", plan, 100).wait(2 * SECOND);
+    limiter.acquire_for(1, 3).await.unwrap();
+    limiter.acquire_for(10, 1).await.unwrap();
+    let waits = limiter.acquire_for(10, 1);
+    let began = clock::now();
+
+    limiter.reconfigure(|tenant: &u32| Limit::new(10 * (tenant + 1), SECOND));
+    assert_eq!(limiter.of(1).available(), 17, "three are taken");
+    waits.await.unwrap();
+    assert_eq!(clock::now(), began, "the new plan has room for it");
+    assert_eq!(limiter.of(5).available(), 60);
+
+    limiter.reconfigure(Limit::new(7, SECOND));
+    assert_eq!(limiter.of(6).available(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_read_and_steered_as_a_limiter_of_its_own() {
+    let limiter = RateLimiter::per_key("tenants", plan, 100).wait(9 * SECOND);
+    assert!(limiter.find(&1).is_none(), "to look makes none");
+    limiter.acquire_for(1, 2).await.unwrap();
+    let tenant = limiter.find(&1).expect("seen");
+    assert_eq!((tenant.available(), tenant.name()), (1, "tenants"));
+
+    tenant.drain();
+    let waits = limiter.acquire_for(1, 1);
+    assert_eq!((tenant.available(), tenant.waiting()), (-1, 1));
+    drop(waits);
+    tenant.reconfigure(Limit::new(20, SECOND));
+    assert_eq!(tenant.available(), 17);
+    assert_eq!(limiter.of(2).available(), 3, "no other key hears of it");
+
+    let mut service = tenant.layer().layer(backend());
+    service.call(of("a")).await.unwrap();
+    assert_eq!(limiter.of(1).available(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_given_to_one_key_is_kept_until_all_are_reconfigured() {
+    let limiter = RateLimiter::per_key("tenants", plan, 10);
+    limiter.of(10).reconfigure(Limit::new(5, SECOND));
+    for other in 100..1000 {
+        limiter.acquire_for(other, 1).await.unwrap();
+        sleep(ms(100)).await;
+    }
+    assert_eq!(limiter.of(10).available(), 5);
+    assert!(limiter.keys() <= 10);
+
+    limiter.reconfigure(plan);
+    assert_eq!(limiter.of(10).available(), 1);
+}
+
+#[test]
+fn a_key_that_comes_while_the_limit_changes_has_the_new_one() {
+    for _ in 0..200 {
+        let limiter = RateLimiter::per_key("tenants", Limit::new(1, SECOND), 1000);
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let limiter = &limiter;
+                scope.spawn(move || (0..20).for_each(|key| drop(limiter.of(20 * thread + key))));
+                scope.spawn(move || limiter.reconfigure(Limit::new(7, SECOND)));
+            }
+        });
+        for key in 0..40 {
+            assert_eq!(limiter.of(key).available(), 7);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn idle_keys_are_forgotten_and_busy_ones_are_not() {
     let limiter = RateLimiter::per_key("users", slow(), 1000);

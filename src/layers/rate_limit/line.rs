@@ -25,6 +25,8 @@ struct State {
     next_id: u64,
     /// To be woken once the lock is released.
     woken: Vec<Waker>,
+    /// Whether its limit is not the one of its key, but was set through a handle of it.
+    by_hand: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl Line {
             queued: 0,
             next_id: 0,
             woken: Vec::new(),
+            by_hand: false,
         })))
     }
 
@@ -74,8 +77,9 @@ impl Line {
         })
     }
 
-    pub(super) fn reconfigure(&self, limit: Limit) {
+    pub(super) fn reconfigure(&self, limit: Limit, by_hand: bool) {
         self.with(|state, now| {
+            state.by_hand = by_hand;
             state.change(now, |bucket| bucket.reconfigure(limit, now));
             let wakers = state.queue.iter_mut().filter_map(|it| it.waker.take());
             state.woken.extend(wakers);
@@ -102,7 +106,11 @@ impl Line {
         self.with(|state, now| state.bucket.busy_for(now))
     }
 
-    /// Whether somebody else holds it: one who asks, or who waits.
+    pub(super) fn is_set_by_hand(&self) -> bool {
+        self.lock().by_hand
+    }
+
+    /// Whether somebody else holds it: one who asks, who waits, or who steers it.
     pub(super) fn is_held(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }

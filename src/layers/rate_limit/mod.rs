@@ -26,14 +26,19 @@
 //! # }
 //! ```
 
+mod acquire;
 mod future;
 mod handle;
 mod layer;
+mod limits;
 mod line;
 mod lines;
 mod service;
+mod settings;
 
+pub use acquire::Acquire;
 pub use future::RateLimitFuture;
-pub use handle::{Acquire, RateLimiter};
+pub use handle::RateLimiter;
 pub use layer::{Ask, By, Costing, Everyone, Limiter, RateLimitLayer};
+pub use limits::LimitOf;
 pub use service::RateLimitService;
