@@ -496,6 +496,39 @@ async fn another_limit_keeps_the_debt_and_serves_who_waits_at_its_rate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn how_long_callers_may_wait_changes_while_calls_flow() {
+    let limiter = RateLimiter::new("api", slow());
+    let mut service = limiter.layer().layer(backend());
+    let impatient = limiter.clone().wait(ms(1));
+    service.call(of("a")).await.unwrap();
+    assert!(service.call(of("a")).await.is_err(), "nobody waits");
+
+    limiter.set_wait(SECOND);
+    assert_eq!(limiter.clone().longest_wait(), SECOND);
+    let began = clock::now();
+    let waits = service.call(of("a"));
+    assert!(service.call(of("a")).await.is_err(), "two seconds");
+    limiter.set_wait(Duration::ZERO);
+    assert!(service.call(of("a")).await.is_err());
+    waits.await.expect("it was told that it may wait");
+    assert_eq!(clock::now() - began, SECOND);
+
+    // A clone that has a setting of its own keeps it.
+    assert_eq!(impatient.longest_wait(), ms(1));
+    limiter.set_wait(Duration::MAX);
+    service.call(of("a")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_keys_how_long_callers_may_wait_is_the_same_for_all() {
+    let limiter = RateLimiter::per_key("tenants", plan, 100);
+    limiter.acquire_for(10, 1).await.unwrap();
+    assert!(limiter.acquire_for(10, 1).await.is_err());
+    limiter.set_wait(SECOND);
+    limiter.acquire_for(10, 1).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cold_limiter_warms_up() {
     let limit = Limit::new(100, SECOND).warm_up(10 * SECOND);
     let limiter = RateLimiter::new("cache", limit).wait(SECOND);

@@ -108,8 +108,21 @@ impl<K: Hash + Eq> RateLimiter<K> {
     /// than the permits of that time. Default 0, no waiting: who is over a limit should hear of it.
     #[must_use]
     pub fn wait(mut self, longest: Duration) -> Self {
-        Arc::make_mut(&mut self.settings).longest = longest;
+        let settings = Arc::make_mut(&mut self.settings);
+        settings.longest.set(longest);
         self
+    }
+
+    /// Lets calls [wait](Self::wait) for at most `longest` from now on: those of this handle, of its clones and of its
+    /// layers, but for clones that have had a setting of their own since. Who waits already may do so for as long as it
+    /// was told.
+    pub fn set_wait(&self, longest: Duration) {
+        self.settings.longest.set(longest);
+    }
+
+    /// How long calls may wait for their permits at most.
+    pub fn longest_wait(&self) -> Duration {
+        self.settings.longest.get()
     }
 
     /// Tells `observer` of each call refused.
@@ -137,7 +150,10 @@ impl<K: Hash + Eq> RateLimiter<K> {
     /// [`Rejected`] by `"rate limit"`: `RateLimited`, with the time until the permits are there;
     /// `CostAboveBurst` where that time never comes.
     pub fn acquire_for(&self, key: K, permits: u32) -> Acquire {
-        let asked = self.lines.line(key).ask(permits, self.settings.longest);
+        let asked = self
+            .lines
+            .line(key)
+            .ask(permits, self.settings.longest.get());
         Acquire::new(asked, permits, &self.settings)
     }
 
@@ -186,7 +202,11 @@ impl<K: Hash + Eq> Limiter for RateLimiter<K> {
     }
 
     fn enter(&self, key: K, permits: u32) -> Result<Option<Acquire>, Rejected> {
-        match self.lines.line(key).ask(permits, self.settings.longest) {
+        match self
+            .lines
+            .line(key)
+            .ask(permits, self.settings.longest.get())
+        {
             Ok(place) if place.has_permits() => {
                 place.spend();
                 Ok(None)
