@@ -529,6 +529,79 @@ async fn with_keys_how_long_callers_may_wait_is_the_same_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_a_pause_nobody_is_let_in_and_all_are_told_when_it_ends() {
+    let limiter = RateLimiter::new("api", Limit::new(100, SECOND));
+    limiter.acquire(1).await.unwrap();
+    limiter.pause(3 * SECOND);
+    sleep(ms(1)).await;
+    for permits in [1, 100] {
+        let error = limiter.acquire(permits).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::RateLimited);
+        assert_eq!(error.wait_hint(), Some(ms(2999)));
+    }
+    assert_eq!((limiter.available(), limiter.paused_for()), (0, ms(2999)));
+    // A shorter one does not end it, nor does another limit.
+    limiter.pause(ms(1));
+    limiter.reconfigure(Limit::new(200, SECOND));
+    assert_eq!(limiter.paused_for(), ms(2999));
+
+    sleep(ms(2998)).await;
+    assert!(limiter.acquire(1).await.is_err());
+    sleep(ms(1)).await;
+    limiter.acquire(200).await.unwrap();
+    assert_eq!(limiter.paused_for(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_holds_up_who_waits_and_refuses_who_cannot_wait_so_long() {
+    let limiter = RateLimiter::new("api", slow()).wait(3 * SECOND);
+    limiter.acquire(1).await.unwrap();
+    let began = clock::now();
+    let mut first = spawn(limiter.acquire(1));
+    let mut second = spawn(limiter.acquire(1));
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+
+    limiter.pause(3 * SECOND);
+    assert!(first.is_woken() && second.is_woken());
+    assert_eq!(limiter.available(), -2);
+    let error = assert_ready_err!(second.poll());
+    assert_eq!(error.wait_hint(), Some(4 * SECOND));
+    assert_pending!(first.poll());
+    assert_eq!((limiter.available(), limiter.waiting()), (-1, 1));
+    first.await.unwrap();
+    assert_eq!(clock::now() - began, 3 * SECOND);
+    assert_eq!(limiter.available(), 0, "what it took comes after it went");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_resumes_lets_calls_in_at_the_rate_and_not_at_once() {
+    let limiter = RateLimiter::new("api", Limit::new(10, SECOND)).wait(60 * SECOND);
+    limiter.pause(60 * SECOND);
+    let waits = limiter.acquire(1);
+    sleep(SECOND).await;
+    limiter.resume();
+    let began = clock::now();
+    waits.await.unwrap();
+    assert_eq!(clock::now() - began, ms(100));
+    sleep(SECOND).await;
+    assert_eq!(limiter.available(), 10);
+    limiter.resume();
+    assert_eq!(limiter.available(), 10, "there was no pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_one_key_is_none_of_another_and_outlives_a_flood_of_them() {
+    let limiter = RateLimiter::per_key("hosts", Limit::new(10, SECOND), 10);
+    limiter.of(1).pause(60 * SECOND);
+    for other in 100..1000 {
+        limiter.acquire_for(other, 1).await.unwrap();
+    }
+    let error = limiter.acquire_for(1, 1).await.unwrap_err();
+    assert_eq!(error.wait_hint(), Some(60 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cold_limiter_warms_up() {
     let limit = Limit::new(100, SECOND).warm_up(10 * SECOND);
     let limiter = RateLimiter::new("cache", limit).wait(SECOND);
@@ -698,6 +771,8 @@ enum Step {
     GiveUp(usize),
     Pass(u64),
     Change(u32),
+    Pause(u64),
+    Resume,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -706,6 +781,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<usize>().prop_map(Step::GiveUp),
         4 => (1_u64..80).prop_map(Step::Pass),
         1 => (1_u32..30).prop_map(Step::Change),
+        1 => (0_u64..1500).prop_map(Step::Pause),
+        1 => Just(Step::Resume),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -713,7 +790,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whoever comes, gives up or changes the limit: no call goes before the plain rule lets it, and all go in turn.
+    /// Whoever comes, gives up, changes the limit or pauses it: no call goes before the plain rule lets it, and all go in turn.
     #[test]
     fn no_span_of_time_holds_too_many_calls_and_all_go_in_turn(steps in steps(), change: bool, sliding: bool) {
         const LOOK: Duration = Duration::from_millis(5);
@@ -733,11 +810,13 @@ proptest! {
             let mut waiting: Vec<(u32, Spawn<Acquire>)> = Vec::new();
             let mut gone: Vec<(Duration, u32)> = Vec::new();
             let began = clock::now();
-            let mut look = |waiting: &mut Vec<(u32, Spawn<Acquire>)>| {
+            let mut opens = began;
+            let mut look = |waiting: &mut Vec<(u32, Spawn<Acquire>)>, opens| {
                 let mut blocked = false;
                 waiting.retain_mut(|(cost, acquire)| match acquire.poll() {
                     Poll::Ready(Ok::<(), Rejected>(())) => {
                         assert!(!blocked, "one behind another that waits");
+                        assert!(clock::now() >= opens, "in a pause");
                         gone.push((clock::now() - began, *cost));
                         false
                     }
@@ -760,14 +839,22 @@ proptest! {
                         limiter.reconfigure(limit(permits));
                     }
                     Step::Change(_) => {}
+                    Step::Pause(millis) => {
+                        limiter.pause(ms(millis));
+                        opens = opens.max(clock::now() + ms(millis));
+                    }
+                    Step::Resume => {
+                        limiter.resume();
+                        opens = clock::now();
+                    }
                     Step::Pass(looks) => {
                         for _ in 0..looks {
                             sleep(LOOK).await;
-                            look(&mut waiting);
+                            look(&mut waiting, opens);
                         }
                     }
                 }
-                look(&mut waiting);
+                look(&mut waiting, opens);
             }
             assert_eq!(limiter.waiting(), waiting.len());
             for (i, &(from, _)) in gone.iter().enumerate() {

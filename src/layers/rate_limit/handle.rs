@@ -49,6 +49,23 @@ impl RateLimiter {
     pub fn drain(&self) {
         self.lines.line(()).drain();
     }
+
+    /// Lets nobody in for so long, counted from now, or until an earlier pause ends if that is later: for a peer that says
+    /// when to come back. Who may wait until then waits, and the others are refused and told exactly when it ends. What
+    /// costs nothing passes. The permits go on coming, so that there may be a burst at the end.
+    pub fn pause(&self, wait: Duration) {
+        self.lines.line(()).pause(wait);
+    }
+
+    /// Ends a pause. None of the permits is there then: they come from now on.
+    pub fn resume(&self) {
+        self.lines.line(()).resume();
+    }
+
+    /// For how much longer nobody is let in; zero if there is no pause.
+    pub fn paused_for(&self) -> Duration {
+        self.lines.line(()).paused_for()
+    }
 }
 
 impl<K: Hash + Eq> RateLimiter<K> {

@@ -80,10 +80,25 @@ impl Line {
     pub(super) fn reconfigure(&self, limit: Limit, by_hand: bool) {
         self.with(|state, now| {
             state.by_hand = by_hand;
-            state.change(now, |bucket| bucket.reconfigure(limit, now));
-            let wakers = state.queue.iter_mut().filter_map(|it| it.waker.take());
-            state.woken.extend(wakers);
+            state.steer(now, |bucket| bucket.reconfigure(limit, now));
         });
+    }
+
+    pub(super) fn pause(&self, wait: Duration) {
+        self.with(|state, now| {
+            if wait > state.bucket.paused_for(now) {
+                let until = clock::after(now, wait);
+                state.steer(now, |bucket| bucket.pause(until));
+            }
+        });
+    }
+
+    pub(super) fn resume(&self) {
+        self.with(|state, now| state.steer(now, |bucket| bucket.resume(now)));
+    }
+
+    pub(super) fn paused_for(&self) -> Duration {
+        self.with(|state, now| state.bucket.paused_for(now))
     }
 
     pub(super) fn drain(&self) {
@@ -92,8 +107,17 @@ impl Line {
 
     pub(super) fn available(&self) -> i64 {
         self.with(|state, now| {
-            let queued = i64::try_from(state.queued).unwrap_or(i64::MAX);
-            state.bucket.available(now).saturating_sub(queued)
+            let signed = |permits| i64::try_from(permits).unwrap_or(i64::MAX);
+            match state.queue.front() {
+                // It has permits that would be there, were it not for the pause.
+                Some(first) if !state.bucket.paused_for(now).is_zero() => {
+                    -signed(state.queued + u64::from(first.cost))
+                }
+                _ => state
+                    .bucket
+                    .available(now)
+                    .saturating_sub(signed(state.queued)),
+            }
         })
     }
 
@@ -202,6 +226,13 @@ impl State {
         }
         step(&mut self.bucket);
         self.advance_first(now);
+    }
+
+    /// Changes when those go that wait, and tells them.
+    fn steer(&mut self, now: Instant, step: impl FnOnce(&mut Bucket)) {
+        self.change(now, step);
+        let wakers = self.queue.iter_mut().filter_map(|it| it.waker.take());
+        self.woken.extend(wakers);
     }
 
     fn find(&self, id: u64) -> Option<usize> {
