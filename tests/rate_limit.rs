@@ -10,11 +10,12 @@ use buttress::algo::gcra::Limit;
 use buttress::error::{AsRejected, Reason};
 use buttress::layers::rate_limit::{Acquire, RateLimiter};
 use buttress::observe::{Event, Observe};
-use buttress::{BoxError, Deadline, Error, ErrorLayer, Rejected, clock};
+use buttress::{BoxError, Deadline, Error, ErrorLayer, Outcome, Rejected, clock};
 use proptest::prelude::*;
 use tokio::time::sleep;
 use tokio_test::task::{Spawn, spawn};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
+use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -601,6 +602,173 @@ async fn a_pause_of_one_key_is_none_of_another_and_outlives_a_flood_of_them() {
     assert_eq!(error.wait_hint(), Some(60 * SECOND));
 }
 
+/// What a peer answers with from now on, and how many calls it saw.
+#[derive(Clone)]
+struct Peer(Arc<Mutex<(Outcome, usize)>>);
+
+impl Peer {
+    fn new(says: Outcome) -> Self {
+        Self(Arc::new(Mutex::new((says, 0))))
+    }
+
+    fn says(&self, says: Outcome) {
+        self.0.lock().unwrap().0 = says;
+    }
+
+    fn calls(&self) -> usize {
+        self.0.lock().unwrap().1
+    }
+
+    /// A service that answers so after `latency`, behind a layer.
+    fn behind<L>(&self, layer: &L, latency: Duration) -> L::Service
+    where
+        L: Layer<BoxCloneService<Request, Outcome, BoxError>>,
+    {
+        let peer = self.clone();
+        layer.layer(BoxCloneService::new(service_fn(move |_: Request| {
+            let peer = peer.clone();
+            async move {
+                peer.0.lock().unwrap().1 += 1;
+                sleep(latency).await;
+                Ok(peer.0.lock().unwrap().0)
+            }
+        })))
+    }
+}
+
+fn outcome(result: Result<&Outcome, &BoxError>) -> Outcome {
+    result.copied().unwrap_or(Outcome::Failure)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_told_to_come_back_in_three_seconds_sends_nothing_for_three_seconds() {
+    let limiter = RateLimiter::new("api", Limit::new(100, SECOND));
+    let peer = Peer::new(Outcome::Overload(Some(3 * SECOND)));
+    let mut service = peer.behind(&limiter.layer().classify(outcome), ms(10));
+    service.call(of("a")).await.unwrap();
+    peer.says(Outcome::Success);
+
+    let began = clock::now();
+    while clock::now() < began + 3 * SECOND {
+        let error = service.call(of("a")).await.unwrap_err();
+        let left = began + 3 * SECOND - clock::now();
+        assert_eq!(rejected(&error).reason(), Reason::RateLimited);
+        assert_eq!(rejected(&error).wait_hint(), Some(left));
+        sleep(ms(250)).await;
+    }
+    assert_eq!(peer.calls(), 1);
+    service.call(of("a")).await.unwrap();
+    assert_eq!(peer.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_keys_the_one_is_held_back_that_the_answer_was_for() {
+    let limiter = RateLimiter::per_key("tenants", Limit::new(100, SECOND), 100);
+    let peer = Peer::new(Outcome::Overload(Some(3 * SECOND)));
+    let layer = limiter
+        .layer_by(|request: &Request| request.tenant)
+        .classify(outcome)
+        .cost(|request: &Request| request.size);
+    let mut service = peer.behind(&layer, ms(10));
+    service.call(of("a")).await.unwrap();
+    peer.says(Outcome::Success);
+    let error = service.call(of("a")).await.unwrap_err();
+    assert_eq!(rejected(&error).wait_hint(), Some(3 * SECOND));
+    service.call(of("b")).await.unwrap();
+    assert_eq!(limiter.of("b").paused_for(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overload_without_a_time_takes_what_permits_there_are() {
+    let limiter = RateLimiter::new("api", Limit::new(10, SECOND));
+    let peer = Peer::new(Outcome::Overload(None));
+    let mut service = peer.behind(&limiter.layer().classify(outcome), Duration::ZERO);
+    service.call(of("a")).await.unwrap();
+    assert_eq!(limiter.available(), 0);
+    let error = service.call(of("a")).await.unwrap_err();
+    assert_eq!(rejected(&error).wait_hint(), Some(ms(100)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_overloads_are_heeded_and_none_where_nobody_asked() {
+    let limiter = RateLimiter::new("api", Limit::new(100, SECOND));
+    let peer = Peer::new(Outcome::Success);
+    let mut service = peer.behind(&limiter.layer().classify(outcome), Duration::ZERO);
+    let at_once = Outcome::Overload(Some(Duration::ZERO));
+    let ignored = [
+        Outcome::Success,
+        Outcome::Failure,
+        Outcome::Ignored,
+        at_once,
+    ];
+    for (says, calls) in ignored.into_iter().zip(1..) {
+        peer.says(says);
+        service.call(of("a")).await.unwrap();
+        assert_eq!(limiter.available(), 100 - calls, "{says:?}");
+    }
+    peer.says(Outcome::Overload(None));
+    let mut deaf = peer.behind(&limiter.layer(), Duration::ZERO);
+    deaf.call(of("a")).await.unwrap();
+    assert_eq!(limiter.available(), 95);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_slip_of_a_peer_shuts_it_off_for_more_than_an_hour() {
+    let limiter = RateLimiter::new("api", Limit::new(100, SECOND));
+    let peer = Peer::new(Outcome::Overload(Some(Duration::MAX)));
+    let mut service = peer.behind(&limiter.layer().classify(outcome), Duration::ZERO);
+    service.call(of("a")).await.unwrap();
+    assert_eq!(limiter.paused_for(), 3600 * SECOND);
+    limiter.resume();
+    sleep(ms(10)).await;
+    service.call(of("a")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_when_the_peer_asks_for_a_pause_waits_that_out() {
+    let limiter = RateLimiter::new("api", Limit::new(2, SECOND).burst(1)).wait(5 * SECOND);
+    let peer = Peer::new(Outcome::Overload(Some(3 * SECOND)));
+    let service = peer.behind(&limiter.layer().classify(outcome), ms(10));
+    let began = clock::now();
+    let call = |n: u32| {
+        let (service, peer) = (service.clone(), peer.clone());
+        async move {
+            service.oneshot(of("a")).await.unwrap();
+            peer.says(Outcome::Success);
+            (n, clock::now() - began)
+        }
+    };
+    let (first, second, third) = tokio::join!(call(0), call(1), call(2));
+    let after = |millis: u64| ms(3010 + millis) + ms(10);
+    assert_eq!(first, (0, ms(10)));
+    assert_eq!((second, third), ((1, after(0)), (2, after(500))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_with_retry_after_is_heeded_by_the_rules_of_http() {
+    use axum::http::{Response, StatusCode, header::RETRY_AFTER};
+    use buttress::transport::http::HttpRules;
+
+    for (status, wait) in [
+        (429, Some(SECOND * 7)),
+        (503, Some(SECOND * 7)),
+        (500, None),
+    ] {
+        let limiter = RateLimiter::new("api", Limit::new(100, SECOND));
+        let server = service_fn(move |()| async move {
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, "7".parse().unwrap());
+            Ok::<_, BoxError>(response)
+        });
+        let layer = limiter.layer().classify(HttpRules::new());
+        let response = layer.layer(server).oneshot(()).await.unwrap();
+        assert_eq!(response.status().as_u16(), status);
+        assert_eq!(limiter.paused_for(), wait.unwrap_or_default(), "{status}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cold_limiter_warms_up() {
     let limit = Limit::new(100, SECOND).warm_up(10 * SECOND);
@@ -649,14 +817,17 @@ async fn a_sliding_limit_is_kept_through_waits_and_changes() {
 async fn a_call_that_finds_its_permits_allocates_nothing() {
     let inner = service_fn(|()| std::future::ready(Ok::<_, BoxError>(())));
     let one = RateLimiter::new("api", slow()).wait(SECOND);
-    let keyed = RateLimiter::per_key("api", Limit::new(2, SECOND), 10).wait(SECOND);
+    let keyed = RateLimiter::per_key("api", Limit::new(3, SECOND), 10).wait(SECOND);
     keyed.acquire_for(7, 1).await.unwrap();
     let mut one = one.layer().layer(inner);
-    let mut keyed = keyed.layer_by(|(): &()| 7).layer(inner);
+    let success = |_: Result<&(), &BoxError>| Outcome::Success;
+    let heeds = keyed.layer_by(|(): &()| 7).classify(success);
+    let (mut keyed, mut heeds) = (keyed.layer_by(|(): &()| 7).layer(inner), heeds.layer(inner));
     let mut cx = Context::from_waker(Waker::noop());
     let allocated = allocation_counter::measure(|| {
         assert!(pin!(one.call(())).poll(&mut cx).is_ready());
         assert!(pin!(keyed.call(())).poll(&mut cx).is_ready());
+        assert!(pin!(heeds.call(())).poll(&mut cx).is_ready());
     });
     assert_eq!(allocated.count_total, 0);
 }

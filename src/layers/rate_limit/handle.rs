@@ -53,6 +53,8 @@ impl RateLimiter {
     /// Lets nobody in for so long, counted from now, or until an earlier pause ends if that is later: for a peer that says
     /// when to come back. Who may wait until then waits, and the others are refused and told exactly when it ends. What
     /// costs nothing passes. The permits go on coming, so that there may be a burst at the end.
+    ///
+    /// A layer does so by itself where its [`classify`](RateLimitLayer::classify) is set.
     pub fn pause(&self, wait: Duration) {
         self.lines.line(()).pause(wait);
     }
@@ -232,6 +234,14 @@ impl<K: Hash + Eq> Limiter for RateLimiter<K> {
             Err(denied) => Err(self.settings.refused(permits, denied)),
         }
     }
+
+    fn overloaded(&self, key: K, wait: Option<Duration>) {
+        let line = self.lines.line(key);
+        match wait {
+            Some(wait) => line.pause(wait.min(LONGEST_HEEDED)),
+            None => line.drain(),
+        }
+    }
 }
 
 // By hand: no key needs to be cloned or shown.
@@ -251,3 +261,6 @@ impl<K> fmt::Debug for RateLimiter<K> {
             .finish_non_exhaustive()
     }
 }
+
+/// As long as quotas by the hour need. A slip of the peer must not shut it off for days.
+const LONGEST_HEEDED: Duration = Duration::from_secs(3600);

@@ -208,12 +208,13 @@ impl<K: Hash + Eq + Send + Sync + 'static> SharedLimiter<K> {
             return Err(self.refused(Reason::CostAboveBurst { cost, burst }, None));
         }
         let deadline = Deadline::current();
-        let left = deadline.map_or(Duration::MAX, |it| it.remaining(clock::now()));
+        let left = || deadline.map_or(Duration::MAX, |it| it.remaining(clock::now()));
+        let longest = self.wait_out_pause(&key, longest.min(left())).await?;
         let question = Question {
             key: format!("{}{}", settings.place, (settings.write)(&key)),
             limit,
             cost,
-            longest: longest.min(left),
+            longest: longest.min(left()),
         };
         let asked = self.redis.ask(&question);
         let answer = match deadline {
@@ -247,6 +248,20 @@ impl<K: Hash + Eq + Send + Sync + 'static> SharedLimiter<K> {
         Ok(())
     }
 
+    /// Waits until a pause has ended, if there is one, and says how much of `longest` is left.
+    async fn wait_out_pause(&self, key: &K, longest: Duration) -> Result<Duration, Rejected> {
+        let began = clock::now();
+        loop {
+            let left = longest.saturating_sub(clock::now() - began);
+            let paused = self.alone.find(key).map(|it| it.paused_for());
+            match paused.unwrap_or_default() {
+                Duration::ZERO => return Ok(left),
+                wait if wait > left => return Err(self.refused(Reason::RateLimited, Some(wait))),
+                wait => clock::sleep(wait).await,
+            }
+        }
+    }
+
     fn refused(&self, reason: Reason, wait: Option<Duration>) -> Rejected {
         let name = Arc::clone(&self.settings.name);
         let rejected = Rejected::new("rate limit", reason).named(name).unsent();
@@ -271,6 +286,14 @@ impl<K: Hash + Eq + Send + Sync + 'static> Limiter for SharedLimiter<K> {
 
     fn acquire_for(&self, key: K, permits: u32) -> Acquire {
         Self::acquire_for(self, key, permits)
+    }
+
+    /// This process sends nothing for so long; the others hear for themselves. Without a time nothing changes: what is
+    /// there is not this process's alone.
+    fn overloaded(&self, key: K, wait: Option<Duration>) {
+        if wait.is_some() {
+            self.alone.overloaded(key, wait);
+        }
     }
 }
 
