@@ -1,4 +1,5 @@
 //! The rate limit through its public face, in paused time.
+#![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::convert::Infallible;
 use std::pin::pin;
