@@ -26,6 +26,8 @@ use std::fmt;
 pub use layer::{ErrorFuture, ErrorLayer, ErrorService};
 pub use reason::Reason;
 pub use rejected::Rejected;
+#[cfg(feature = "hyper")]
+pub(crate) use rejected::find;
 pub(crate) use rejected::rounded;
 
 /// Any error, as tower's own middleware uses it.

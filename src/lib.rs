@@ -70,6 +70,7 @@
 //! | feature | what it brings |
 //! |---|---|
 //! | `http` | `transport::http`: what HTTP says about failures and trying again, for [`hyper`](docs::transports) and others; [deadlines](docs::layers::timeout#across-services) that travel, bodies that hold a slot |
+//! | `hyper` | `transport::http` knows which errors of `hyper-util`'s client say that [nothing was sent](docs::transports#reqwest-and-hyper-clients) |
 //! | `reqwest` | `transport::reqwest`: [the client](docs::client) around a `reqwest::Client` |
 //! | `tonic` | `transport::tonic`: refusals as `Status`, and what gRPC says about [failures and trying again](docs::transports) |
 //! | `axum` | `transport::axum`: refusals as [answers of a server](docs::transports) |

@@ -120,6 +120,14 @@ contract! {
         let limiter = RateLimiter::per_key("contract", Limit::new(1_000_000, HOUR), 1);
         (limiter.layer_by(|request: &u8| *request), || 0)
     };
+    rate_limit_that_heeds_its_peer: {
+        let limiter = RateLimiter::new("contract", Limit::new(60, HOUR).burst(3)).wait(HOUR);
+        let overloaded = |result: Result<&u8, &BoxError>| match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Overload(Some(Duration::ZERO)),
+        };
+        (limiter.layer().classify(overloaded), move || limiter.waiting())
+    };
     rate_limit_shared_with_a_server_that_is_gone: {
         let redis = Redis::new("redis://127.0.0.1:9").unwrap();
         let limit = Limit::new(1_000_000, HOUR);

@@ -1,4 +1,5 @@
 //! The rate limit through its public face, in paused time.
+#![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -10,11 +11,12 @@ use buttress::algo::gcra::Limit;
 use buttress::error::{AsRejected, Reason};
 use buttress::layers::rate_limit::{Acquire, RateLimiter};
 use buttress::observe::{Event, Observe};
-use buttress::{BoxError, Deadline, Error, ErrorLayer, Rejected, clock};
+use buttress::{BoxError, Deadline, Error, ErrorLayer, Outcome, Rejected, clock};
 use proptest::prelude::*;
 use tokio::time::sleep;
 use tokio_test::task::{Spawn, spawn};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
+use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -322,6 +324,112 @@ async fn each_key_has_its_own_permits() {
     limiter.acquire_for("c", 1).await.unwrap();
 }
 
+/// The plans of a model: the first tenants pay.
+fn plan(tenant: &u32) -> Limit {
+    match tenant {
+        ..10 => Limit::new(3, SECOND),
+        _ => Limit::new(1, SECOND),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_a_key_is_asked_once_when_it_is_first_seen_and_again_when_it_comes_back() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let limits = move |tenant: &u32| {
+        log.lock().unwrap().push(*tenant);
+        plan(tenant)
+    };
+    let limiter = RateLimiter::per_key("tenants", limits, 100);
+    for (tenant, permits) in [(1, 3), (10, 1)] {
+        for _ in 0..permits {
+            limiter.acquire_for(tenant, 1).await.unwrap();
+        }
+        assert!(limiter.acquire_for(tenant, 1).await.is_err());
+    }
+    assert_eq!(*asked.lock().unwrap(), [1, 10]);
+
+    // Many that are idle make room for others.
+    sleep(10 * SECOND).await;
+    for other in 100..200 {
+        limiter.acquire_for(other, 1).await.unwrap();
+    }
+    limiter.acquire_for(1, 3).await.unwrap();
+    assert_eq!(*asked.lock().unwrap().last().unwrap(), 1);
+    assert_eq!(asked.lock().unwrap().len(), 103);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_plan_reaches_the_keys_that_are_known_and_those_that_come() {
+    let limiter = RateLimiter::per_key("tenants", plan, 100).wait(2 * SECOND);
+    limiter.acquire_for(1, 3).await.unwrap();
+    limiter.acquire_for(10, 1).await.unwrap();
+    let waits = limiter.acquire_for(10, 1);
+    let began = clock::now();
+
+    limiter.reconfigure(|tenant: &u32| Limit::new(10 * (tenant + 1), SECOND));
+    assert_eq!(limiter.of(1).available(), 17, "three are taken");
+    waits.await.unwrap();
+    assert_eq!(clock::now(), began, "the new plan has room for it");
+    assert_eq!(limiter.of(5).available(), 60);
+
+    limiter.reconfigure(Limit::new(7, SECOND));
+    assert_eq!(limiter.of(6).available(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_read_and_steered_as_a_limiter_of_its_own() {
+    let limiter = RateLimiter::per_key("tenants", plan, 100).wait(9 * SECOND);
+    assert!(limiter.find(&1).is_none(), "to look makes none");
+    limiter.acquire_for(1, 2).await.unwrap();
+    let tenant = limiter.find(&1).expect("seen");
+    assert_eq!((tenant.available(), tenant.name()), (1, "tenants"));
+
+    tenant.drain();
+    let waits = limiter.acquire_for(1, 1);
+    assert_eq!((tenant.available(), tenant.waiting()), (-1, 1));
+    drop(waits);
+    tenant.reconfigure(Limit::new(20, SECOND));
+    assert_eq!(tenant.available(), 17);
+    assert_eq!(limiter.of(2).available(), 3, "no other key hears of it");
+
+    let mut service = tenant.layer().layer(backend());
+    service.call(of("a")).await.unwrap();
+    assert_eq!(limiter.of(1).available(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_given_to_one_key_is_kept_until_all_are_reconfigured() {
+    let limiter = RateLimiter::per_key("tenants", plan, 10);
+    limiter.of(10).reconfigure(Limit::new(5, SECOND));
+    for other in 100..1000 {
+        limiter.acquire_for(other, 1).await.unwrap();
+        sleep(ms(100)).await;
+    }
+    assert_eq!(limiter.of(10).available(), 5);
+    assert!(limiter.keys() <= 10);
+
+    limiter.reconfigure(plan);
+    assert_eq!(limiter.of(10).available(), 1);
+}
+
+#[test]
+fn a_key_that_comes_while_the_limit_changes_has_the_new_one() {
+    for _ in 0..200 {
+        let limiter = RateLimiter::per_key("tenants", Limit::new(1, SECOND), 1000);
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let limiter = &limiter;
+                scope.spawn(move || (0..20).for_each(|key| drop(limiter.of(20 * thread + key))));
+                scope.spawn(move || limiter.reconfigure(Limit::new(7, SECOND)));
+            }
+        });
+        for key in 0..40 {
+            assert_eq!(limiter.of(key).available(), 7);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn idle_keys_are_forgotten_and_busy_ones_are_not() {
     let limiter = RateLimiter::per_key("users", slow(), 1000);
@@ -390,6 +498,279 @@ async fn another_limit_keeps_the_debt_and_serves_who_waits_at_its_rate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn how_long_callers_may_wait_changes_while_calls_flow() {
+    let limiter = RateLimiter::new("api", slow());
+    let mut service = limiter.layer().layer(backend());
+    let impatient = limiter.clone().wait(ms(1));
+    service.call(of("a")).await.unwrap();
+    assert!(service.call(of("a")).await.is_err(), "nobody waits");
+
+    limiter.set_wait(SECOND);
+    assert_eq!(limiter.clone().longest_wait(), SECOND);
+    let began = clock::now();
+    let waits = service.call(of("a"));
+    assert!(service.call(of("a")).await.is_err(), "two seconds");
+    limiter.set_wait(Duration::ZERO);
+    assert!(service.call(of("a")).await.is_err());
+    waits.await.expect("it was told that it may wait");
+    assert_eq!(clock::now() - began, SECOND);
+
+    // A clone that has a setting of its own keeps it.
+    assert_eq!(impatient.longest_wait(), ms(1));
+    limiter.set_wait(Duration::MAX);
+    service.call(of("a")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_keys_how_long_callers_may_wait_is_the_same_for_all() {
+    let limiter = RateLimiter::per_key("tenants", plan, 100);
+    limiter.acquire_for(10, 1).await.unwrap();
+    assert!(limiter.acquire_for(10, 1).await.is_err());
+    limiter.set_wait(SECOND);
+    limiter.acquire_for(10, 1).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_pause_nobody_is_let_in_and_all_are_told_when_it_ends() {
+    let limiter = RateLimiter::new("api", Limit::new(100, SECOND));
+    limiter.acquire(1).await.unwrap();
+    limiter.pause(3 * SECOND);
+    sleep(ms(1)).await;
+    for permits in [1, 100] {
+        let error = limiter.acquire(permits).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::RateLimited);
+        assert_eq!(error.wait_hint(), Some(ms(2999)));
+    }
+    assert_eq!((limiter.available(), limiter.paused_for()), (0, ms(2999)));
+    // A shorter one does not end it, nor does another limit.
+    limiter.pause(ms(1));
+    limiter.reconfigure(Limit::new(200, SECOND));
+    assert_eq!(limiter.paused_for(), ms(2999));
+
+    sleep(ms(2998)).await;
+    assert!(limiter.acquire(1).await.is_err());
+    sleep(ms(1)).await;
+    limiter.acquire(200).await.unwrap();
+    assert_eq!(limiter.paused_for(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_holds_up_who_waits_and_refuses_who_cannot_wait_so_long() {
+    let limiter = RateLimiter::new("api", slow()).wait(3 * SECOND);
+    limiter.acquire(1).await.unwrap();
+    let began = clock::now();
+    let mut first = spawn(limiter.acquire(1));
+    let mut second = spawn(limiter.acquire(1));
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+
+    limiter.pause(3 * SECOND);
+    assert!(first.is_woken() && second.is_woken());
+    assert_eq!(limiter.available(), -2);
+    let error = assert_ready_err!(second.poll());
+    assert_eq!(error.wait_hint(), Some(4 * SECOND));
+    assert_pending!(first.poll());
+    assert_eq!((limiter.available(), limiter.waiting()), (-1, 1));
+    first.await.unwrap();
+    assert_eq!(clock::now() - began, 3 * SECOND);
+    assert_eq!(limiter.available(), 0, "what it took comes after it went");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_resumes_lets_calls_in_at_the_rate_and_not_at_once() {
+    let limiter = RateLimiter::new("api", Limit::new(10, SECOND)).wait(60 * SECOND);
+    limiter.pause(60 * SECOND);
+    let waits = limiter.acquire(1);
+    sleep(SECOND).await;
+    limiter.resume();
+    let began = clock::now();
+    waits.await.unwrap();
+    assert_eq!(clock::now() - began, ms(100));
+    sleep(SECOND).await;
+    assert_eq!(limiter.available(), 10);
+    limiter.resume();
+    assert_eq!(limiter.available(), 10, "there was no pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_one_key_is_none_of_another_and_outlives_a_flood_of_them() {
+    let limiter = RateLimiter::per_key("hosts", Limit::new(10, SECOND), 10);
+    limiter.of(1).pause(60 * SECOND);
+    for other in 100..1000 {
+        limiter.acquire_for(other, 1).await.unwrap();
+    }
+    let error = limiter.acquire_for(1, 1).await.unwrap_err();
+    assert_eq!(error.wait_hint(), Some(60 * SECOND));
+}
+
+/// What a peer answers with from now on, and how many calls it saw.
+#[derive(Clone)]
+struct Peer(Arc<Mutex<(Outcome, usize)>>);
+
+impl Peer {
+    fn new(says: Outcome) -> Self {
+        Self(Arc::new(Mutex::new((says, 0))))
+    }
+
+    fn says(&self, says: Outcome) {
+        self.0.lock().unwrap().0 = says;
+    }
+
+    fn calls(&self) -> usize {
+        self.0.lock().unwrap().1
+    }
+
+    /// A service that answers so after `latency`, behind a layer.
+    fn behind<L>(&self, layer: &L, latency: Duration) -> L::Service
+    where
+        L: Layer<BoxCloneService<Request, Outcome, BoxError>>,
+    {
+        let peer = self.clone();
+        layer.layer(BoxCloneService::new(service_fn(move |_: Request| {
+            let peer = peer.clone();
+            async move {
+                peer.0.lock().unwrap().1 += 1;
+                sleep(latency).await;
+                Ok(peer.0.lock().unwrap().0)
+            }
+        })))
+    }
+}
+
+fn outcome(result: Result<&Outcome, &BoxError>) -> Outcome {
+    result.copied().unwrap_or(Outcome::Failure)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_told_to_come_back_in_three_seconds_sends_nothing_for_three_seconds() {
+    let limiter = RateLimiter::new("api", Limit::new(100, SECOND));
+    let peer = Peer::new(Outcome::Overload(Some(3 * SECOND)));
+    let mut service = peer.behind(&limiter.layer().classify(outcome), ms(10));
+    service.call(of("a")).await.unwrap();
+    peer.says(Outcome::Success);
+
+    let began = clock::now();
+    while clock::now() < began + 3 * SECOND {
+        let error = service.call(of("a")).await.unwrap_err();
+        let left = began + 3 * SECOND - clock::now();
+        assert_eq!(rejected(&error).reason(), Reason::RateLimited);
+        assert_eq!(rejected(&error).wait_hint(), Some(left));
+        sleep(ms(250)).await;
+    }
+    assert_eq!(peer.calls(), 1);
+    service.call(of("a")).await.unwrap();
+    assert_eq!(peer.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_keys_the_one_is_held_back_that_the_answer_was_for() {
+    let limiter = RateLimiter::per_key("tenants", Limit::new(100, SECOND), 100);
+    let peer = Peer::new(Outcome::Overload(Some(3 * SECOND)));
+    let layer = limiter
+        .layer_by(|request: &Request| request.tenant)
+        .classify(outcome)
+        .cost(|request: &Request| request.size);
+    let mut service = peer.behind(&layer, ms(10));
+    service.call(of("a")).await.unwrap();
+    peer.says(Outcome::Success);
+    let error = service.call(of("a")).await.unwrap_err();
+    assert_eq!(rejected(&error).wait_hint(), Some(3 * SECOND));
+    service.call(of("b")).await.unwrap();
+    assert_eq!(limiter.of("b").paused_for(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overload_without_a_time_takes_what_permits_there_are() {
+    let limiter = RateLimiter::new("api", Limit::new(10, SECOND));
+    let peer = Peer::new(Outcome::Overload(None));
+    let mut service = peer.behind(&limiter.layer().classify(outcome), Duration::ZERO);
+    service.call(of("a")).await.unwrap();
+    assert_eq!(limiter.available(), 0);
+    let error = service.call(of("a")).await.unwrap_err();
+    assert_eq!(rejected(&error).wait_hint(), Some(ms(100)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_overloads_are_heeded_and_none_where_nobody_asked() {
+    let limiter = RateLimiter::new("api", Limit::new(100, SECOND));
+    let peer = Peer::new(Outcome::Success);
+    let mut service = peer.behind(&limiter.layer().classify(outcome), Duration::ZERO);
+    let at_once = Outcome::Overload(Some(Duration::ZERO));
+    let ignored = [
+        Outcome::Success,
+        Outcome::Failure,
+        Outcome::Ignored,
+        at_once,
+    ];
+    for (says, calls) in ignored.into_iter().zip(1..) {
+        peer.says(says);
+        service.call(of("a")).await.unwrap();
+        assert_eq!(limiter.available(), 100 - calls, "{says:?}");
+    }
+    peer.says(Outcome::Overload(None));
+    let mut deaf = peer.behind(&limiter.layer(), Duration::ZERO);
+    deaf.call(of("a")).await.unwrap();
+    assert_eq!(limiter.available(), 95);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_slip_of_a_peer_shuts_it_off_for_more_than_an_hour() {
+    let limiter = RateLimiter::new("api", Limit::new(100, SECOND));
+    let peer = Peer::new(Outcome::Overload(Some(Duration::MAX)));
+    let mut service = peer.behind(&limiter.layer().classify(outcome), Duration::ZERO);
+    service.call(of("a")).await.unwrap();
+    assert_eq!(limiter.paused_for(), 3600 * SECOND);
+    limiter.resume();
+    sleep(ms(10)).await;
+    service.call(of("a")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_when_the_peer_asks_for_a_pause_waits_that_out() {
+    let limiter = RateLimiter::new("api", Limit::new(2, SECOND).burst(1)).wait(5 * SECOND);
+    let peer = Peer::new(Outcome::Overload(Some(3 * SECOND)));
+    let service = peer.behind(&limiter.layer().classify(outcome), ms(10));
+    let began = clock::now();
+    let call = |n: u32| {
+        let (service, peer) = (service.clone(), peer.clone());
+        async move {
+            service.oneshot(of("a")).await.unwrap();
+            peer.says(Outcome::Success);
+            (n, clock::now() - began)
+        }
+    };
+    let (first, second, third) = tokio::join!(call(0), call(1), call(2));
+    let after = |millis: u64| ms(3010 + millis) + ms(10);
+    assert_eq!(first, (0, ms(10)));
+    assert_eq!((second, third), ((1, after(0)), (2, after(500))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_with_retry_after_is_heeded_by_the_rules_of_http() {
+    use axum::http::{Response, StatusCode, header::RETRY_AFTER};
+    use buttress::transport::http::HttpRules;
+
+    for (status, wait) in [
+        (429, Some(SECOND * 7)),
+        (503, Some(SECOND * 7)),
+        (500, None),
+    ] {
+        let limiter = RateLimiter::new("api", Limit::new(100, SECOND));
+        let server = service_fn(move |()| async move {
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, "7".parse().unwrap());
+            Ok::<_, BoxError>(response)
+        });
+        let layer = limiter.layer().classify(HttpRules::new());
+        let response = layer.layer(server).oneshot(()).await.unwrap();
+        assert_eq!(response.status().as_u16(), status);
+        assert_eq!(limiter.paused_for(), wait.unwrap_or_default(), "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cold_limiter_warms_up() {
     let limit = Limit::new(100, SECOND).warm_up(10 * SECOND);
     let limiter = RateLimiter::new("cache", limit).wait(SECOND);
@@ -437,14 +818,17 @@ async fn a_sliding_limit_is_kept_through_waits_and_changes() {
 async fn a_call_that_finds_its_permits_allocates_nothing() {
     let inner = service_fn(|()| std::future::ready(Ok::<_, BoxError>(())));
     let one = RateLimiter::new("api", slow()).wait(SECOND);
-    let keyed = RateLimiter::per_key("api", Limit::new(2, SECOND), 10).wait(SECOND);
+    let keyed = RateLimiter::per_key("api", Limit::new(3, SECOND), 10).wait(SECOND);
     keyed.acquire_for(7, 1).await.unwrap();
     let mut one = one.layer().layer(inner);
-    let mut keyed = keyed.layer_by(|(): &()| 7).layer(inner);
+    let success = |_: Result<&(), &BoxError>| Outcome::Success;
+    let heeds = keyed.layer_by(|(): &()| 7).classify(success);
+    let (mut keyed, mut heeds) = (keyed.layer_by(|(): &()| 7).layer(inner), heeds.layer(inner));
     let mut cx = Context::from_waker(Waker::noop());
     let allocated = allocation_counter::measure(|| {
         assert!(pin!(one.call(())).poll(&mut cx).is_ready());
         assert!(pin!(keyed.call(())).poll(&mut cx).is_ready());
+        assert!(pin!(heeds.call(())).poll(&mut cx).is_ready());
     });
     assert_eq!(allocated.count_total, 0);
 }
@@ -559,6 +943,8 @@ enum Step {
     GiveUp(usize),
     Pass(u64),
     Change(u32),
+    Pause(u64),
+    Resume,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -567,6 +953,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<usize>().prop_map(Step::GiveUp),
         4 => (1_u64..80).prop_map(Step::Pass),
         1 => (1_u32..30).prop_map(Step::Change),
+        1 => (0_u64..1500).prop_map(Step::Pause),
+        1 => Just(Step::Resume),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -574,7 +962,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whoever comes, gives up or changes the limit: no call goes before the plain rule lets it, and all go in turn.
+    /// Whoever comes, gives up, changes the limit or pauses it: no call goes before the plain rule lets it, and all go in turn.
     #[test]
     fn no_span_of_time_holds_too_many_calls_and_all_go_in_turn(steps in steps(), change: bool, sliding: bool) {
         const LOOK: Duration = Duration::from_millis(5);
@@ -594,11 +982,13 @@ proptest! {
             let mut waiting: Vec<(u32, Spawn<Acquire>)> = Vec::new();
             let mut gone: Vec<(Duration, u32)> = Vec::new();
             let began = clock::now();
-            let mut look = |waiting: &mut Vec<(u32, Spawn<Acquire>)>| {
+            let mut opens = began;
+            let mut look = |waiting: &mut Vec<(u32, Spawn<Acquire>)>, opens| {
                 let mut blocked = false;
                 waiting.retain_mut(|(cost, acquire)| match acquire.poll() {
                     Poll::Ready(Ok::<(), Rejected>(())) => {
                         assert!(!blocked, "one behind another that waits");
+                        assert!(clock::now() >= opens, "in a pause");
                         gone.push((clock::now() - began, *cost));
                         false
                     }
@@ -621,14 +1011,22 @@ proptest! {
                         limiter.reconfigure(limit(permits));
                     }
                     Step::Change(_) => {}
+                    Step::Pause(millis) => {
+                        limiter.pause(ms(millis));
+                        opens = opens.max(clock::now() + ms(millis));
+                    }
+                    Step::Resume => {
+                        limiter.resume();
+                        opens = clock::now();
+                    }
                     Step::Pass(looks) => {
                         for _ in 0..looks {
                             sleep(LOOK).await;
-                            look(&mut waiting);
+                            look(&mut waiting, opens);
                         }
                     }
                 }
-                look(&mut waiting);
+                look(&mut waiting, opens);
             }
             assert_eq!(limiter.waiting(), waiting.len());
             for (i, &(from, _)) in gone.iter().enumerate() {

@@ -104,6 +104,51 @@ async fn without_its_server_each_key_has_its_own_share() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn how_long_callers_may_wait_changes_while_calls_flow() {
+    let redis = Redis::new(&gone().await).unwrap();
+    let limiter = SharedLimiter::new("geocoder", Limit::new(1, SECOND), &redis);
+    limiter.acquire(1).await.unwrap();
+    assert!(limiter.acquire(1).await.is_err());
+    limiter.set_wait(SECOND);
+    assert_eq!(limiter.longest_wait(), SECOND);
+    limiter.acquire(1).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_is_told_when_to_come_back_asks_nobody_until_then() {
+    let overloaded = |wait| move |_: Result<&u32, &BoxError>| buttress::Outcome::Overload(wait);
+    let redis = Redis::new(&gone().await).unwrap();
+    let limiter = SharedLimiter::per_key("hosts", Limit::new(100, SECOND), 10, &redis);
+    let backend = || service_fn(|host: u32| async move { Ok::<_, BoxError>(host) });
+    let layer = limiter.layer_by(|host: &u32| *host);
+    let told = layer
+        .clone()
+        .classify(overloaded(Some(3 * SECOND)))
+        .layer(backend());
+    told.clone().oneshot(1).await.unwrap();
+
+    let error = told.clone().oneshot(1).await.unwrap_err();
+    let refusal = Rejected::find(&*error).unwrap();
+    assert_eq!(refusal.reason(), Reason::RateLimited);
+    assert_eq!(refusal.wait_hint(), Some(3 * SECOND));
+    layer.layer(backend()).oneshot(2).await.unwrap();
+
+    // Who may wait comes back then, and no sooner.
+    let began = clock::now();
+    let patient = limiter.clone().wait(4 * SECOND);
+    patient.acquire_for(1, 1).await.unwrap();
+    assert_eq!(clock::now() - began, 3 * SECOND);
+
+    // A word without a time is heard, and no permits are taken from others for it.
+    let told = limiter
+        .layer_by(|host: &u32| *host)
+        .classify(overloaded(None));
+    let told = told.layer(backend());
+    told.clone().oneshot(3).await.unwrap();
+    told.oneshot(3).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_share_follows_the_limit() {
     let redis = Redis::new(&gone().await).unwrap();
     let limiter = SharedLimiter::new("geocoder", Limit::new(2, SECOND), &redis).processes(2);

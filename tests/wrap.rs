@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::error_handling::HandleErrorLayer;
 use axum::{Router, extract, routing::get, routing::post};
+use buttress::algo::backoff::Backoff;
 use buttress::algo::breaker::Settings;
 use buttress::algo::gcra::Limit;
 use buttress::clock;
@@ -28,6 +29,8 @@ use buttress::{BoxError, Rejected};
 use http::StatusCode;
 use http_body_util::Full;
 use hyper_util::{client::legacy, rt::TokioExecutor};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::{Server, TcpIncoming};
@@ -241,6 +244,40 @@ async fn a_reqwest_request_is_tried_again_by_the_rules_of_http() {
         (answer.status().as_u16(), calls.load(Ordering::SeqCst)),
         (503, 1)
     );
+}
+
+#[tokio::test]
+async fn a_post_that_hyper_found_no_connection_for_is_tried_again() {
+    let url = nobody_listens().await;
+    for method in [http::Method::POST, http::Method::GET] {
+        let (attempts, error) = attempts_of_hyper(method, &url).await;
+        assert!(find::<legacy::Error>(&*error).unwrap().is_connect());
+        assert_eq!(attempts, 3);
+    }
+}
+
+#[tokio::test]
+async fn a_post_whose_connection_broke_after_it_was_sent_is_not_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let posts = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&posts);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"an order") {
+                assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+            }
+            seen.fetch_add(u32::from(request.starts_with(b"POST")), Ordering::SeqCst);
+        }
+    });
+    let (attempts, error) = attempts_of_hyper(http::Method::POST, &url).await;
+    assert!(!find::<legacy::Error>(&*error).unwrap().is_connect());
+    assert_eq!(attempts, 1);
+    assert_eq!(posts.load(Ordering::SeqCst), 2, "once by each client");
+    let (attempts, _) = attempts_of_hyper(http::Method::PUT, &url).await;
+    assert_eq!(attempts, 3, "what is idempotent may be sent again");
 }
 
 // tonic
@@ -495,6 +532,42 @@ async fn serve(app: Router) -> String {
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
     url
+}
+
+/// How often a request is sent to `url` through `hyper-util`'s client, of three times at most, and how that ends.
+async fn attempts_of_hyper(method: http::Method, url: &str) -> (u32, BoxError) {
+    let attempts = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&attempts);
+    let retry = || {
+        let retry = RetryLayer::new(3).rules(HttpRules::new()).budget(None);
+        retry.backoff(Backoff::constant(Duration::ZERO))
+    };
+    let count = move |request: http::Request<ReplayBody<Full<Bytes>>>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        request
+    };
+    let client = || legacy::Client::builder(TokioExecutor::new()).build_http();
+    let request = || {
+        let body = ReplayBody::new(Full::new(Bytes::from_static(b"an order")), 1024);
+        let request = http::Request::builder().method(&method).uri(url);
+        request.body(body).unwrap()
+    };
+    // With either kind of error.
+    let boxed = ServiceBuilder::new()
+        .layer(retry())
+        .map_request(count.clone())
+        .map_err(BoxError::from)
+        .service(client());
+    let error = boxed.oneshot(request()).await.unwrap_err();
+    let typed = ServiceBuilder::new()
+        .layer(retry())
+        .map_request(count)
+        .layer(ErrorLayer)
+        .service(client());
+    let by_box = attempts.swap(0, Ordering::SeqCst);
+    typed.oneshot(request()).await.unwrap_err();
+    assert_eq!(attempts.load(Ordering::SeqCst), by_box);
+    (by_box, error)
 }
 
 /// The URL of a port that was free a moment ago.

@@ -2,7 +2,8 @@
 //!
 //! A [`Bucket`] is kept in the form of the continuous-state leaky bucket (ITU-T I.371, annex A): what was taken is a
 //! debt that time pays back. It says to the nanosecond when there will be permits, and lets them be taken ahead of
-//! that time. A limit that is [`sliding`](Limit::sliding) is paid call by call, each a period after it went.
+//! that time. A limit that is [`sliding`](Limit::sliding) is paid call by call, each a period after it went. And it can be
+//! [paused](Bucket::pause), for a peer that says when to come back.
 //!
 //! ```
 //! use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@
 mod bucket;
 mod limit;
 mod log;
+mod pause;
 mod shared;
 mod warm_up;
 

@@ -138,16 +138,7 @@ impl Rejected {
 
     /// Finds the refusal in `error` or in what caused it.
     pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(rejected) = error.downcast_ref() {
-                return Some(rejected);
-            }
-            // An `io::Error` gives the source of what it holds, and not that itself.
-            let held = error.downcast_ref().and_then(io::Error::get_ref);
-            next = held.map(|held| held as _).or_else(|| error.source());
-        }
-        None
+        find(error)
     }
 }
 
@@ -171,6 +162,22 @@ impl StdError for Rejected {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }
+}
+
+/// The first `T` in `error` and what caused it.
+pub(crate) fn find<'a, T: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // An `io::Error` gives the source of what it holds, and not that itself.
+        let held = error.downcast_ref().and_then(io::Error::get_ref);
+        next = held.map(|held| held as _).or_else(|| error.source());
+    }
+    None
 }
 
 /// `wait` as people read it: to a tenth of a second, or to a millisecond below one, so that the same refusal has the

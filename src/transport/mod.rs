@@ -4,6 +4,8 @@
 pub mod axum;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "hyper")]
+mod hyper;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "reqwest")]

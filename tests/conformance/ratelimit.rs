@@ -131,7 +131,7 @@ pub(crate) async fn replay(body: Value) -> Result<(), Miss> {
                     _ => limiter.reconfigure(limit),
                 }
             }
-            Op::SetMaxWait => limiter = limiter.wait(millis(step.max_wait_ms.unwrap_or_default())),
+            Op::SetMaxWait => limiter.set_wait(millis(step.max_wait_ms.unwrap_or_default())),
             Op::Drain => limiter.drain(),
             Op::Query => {}
         }

@@ -16,6 +16,8 @@ pub struct Bucket {
     used: Option<Instant>,
     /// What the debt is made of, where the limit is sliding.
     log: Log,
+    /// When it ends that nothing goes. Until then it is as if it were that moment.
+    pub(super) opens: Instant,
 }
 
 impl Bucket {
@@ -28,6 +30,7 @@ impl Bucket {
             warmth: 0,
             used: None,
             log: Log::default(),
+            opens: now,
         };
         bucket.cool(now);
         bucket
@@ -43,7 +46,7 @@ impl Bucket {
     ///
     /// More than a burst are never there together. Taken ahead they may go once the rest of them has come too.
     pub fn due(&mut self, permits: u64, now: Instant) -> Instant {
-        self.advance(now);
+        let now = self.advance(now);
         let debt = self.debt + u128::from(permits) * self.limit.price();
         // None goes before those that were taken before it.
         let now = now.max(self.log.last().unwrap_or(self.at));
@@ -62,14 +65,14 @@ impl Bucket {
             let goes = self.due(u64::from(permits), now);
             self.log.push(goes, permits);
         }
-        self.advance(now);
+        let now = self.advance(now);
         self.debt += u128::from(permits) * self.limit.price();
         self.used = Some(now);
     }
 
     /// Puts back permits that could go at `then` and were not used: as many of them as time cannot have paid since.
     pub fn give_back(&mut self, permits: u32, then: Instant, now: Instant) {
-        self.advance(now);
+        let now = self.advance(now);
         let price = u128::from(permits) * self.limit.price();
         let since = now.saturating_duration_since(then).as_nanos();
         let back = match self.limit.refill {
@@ -90,7 +93,7 @@ impl Bucket {
     /// Goes by another limit from now on. What was taken stays taken, permit for permit, and time pays it at the new
     /// rate.
     pub fn reconfigure(&mut self, limit: Limit, now: Instant) {
-        self.advance(now);
+        let now = self.advance(now);
         let (old, new) = (self.limit.price(), limit.price());
         // In whole permits and the rest, so that the product stays small.
         self.debt = self.debt / old * new + (self.debt % old * new).div_ceil(old);
@@ -106,12 +109,13 @@ impl Bucket {
         self.limit = limit;
     }
 
-    /// How many permits are there: below 0 as many as were taken ahead.
+    /// How many permits are there: below 0 as many as were taken ahead. None is in a [pause](Self::pause).
     pub fn available(&mut self, now: Instant) -> i64 {
-        self.advance(now);
+        let is_paused = self.advance(now) > now;
         let price = self.limit.price();
         let left = |units: u128| i64::try_from(units).unwrap_or(i64::MAX);
         match self.limit.credit().checked_sub(self.debt) {
+            Some(_) if is_paused => 0,
             Some(rest) => left(rest / price),
             None => -left((self.debt - self.limit.credit()).div_ceil(price)),
         }
@@ -119,20 +123,22 @@ impl Bucket {
 
     /// How long until it is as if it were new; zero if it is.
     pub fn busy_for(&mut self, now: Instant) -> Duration {
-        self.advance(now);
+        let opens = self.advance(now);
         let paid = match self.debt.saturating_sub(self.limit.first_debt()) {
-            0 => now,
+            0 => opens,
             owed => self.paid(owed),
         };
         let cold = match (self.limit.refill, self.used) {
             (Refill::WarmUp(span), Some(used)) => used + span,
-            _ => now,
+            _ => opens,
         };
         paid.max(cold).saturating_duration_since(now)
     }
 
-    /// Lets time pay up to `now`. A moment that is passed in late changes nothing.
-    fn advance(&mut self, now: Instant) {
+    /// Lets time pay up to `now`, or to the end of a pause if that is later, and says which. A moment that is passed in
+    /// late changes nothing.
+    fn advance(&mut self, now: Instant) -> Instant {
+        let now = now.max(self.opens);
         let passed = now.saturating_duration_since(self.at).as_nanos();
         let price = self.limit.price();
         let permits = u128::from(self.limit.permits);
@@ -155,6 +161,7 @@ impl Bucket {
         self.at += nanos(span);
         self.warmth += span;
         self.cool(now);
+        now
     }
 
     /// Makes it cold if it was not in use for so long.

@@ -1,27 +1,35 @@
 use std::fmt;
+use std::time::Duration;
 
 use tower::Layer;
 
-use super::RateLimitService;
+use super::{HeedService, RateLimitService};
 use crate::error::Rejected;
 
 /// Puts calls behind a [`Limiter`]; made by [`RateLimiter::layer`](super::RateLimiter::layer) and
 /// [`RateLimiter::layer_by`](super::RateLimiter::layer_by).
 #[derive(Clone)]
-pub struct RateLimitLayer<L, A> {
+pub struct RateLimitLayer<L, A, H = Unheeded> {
     limiter: L,
     ask: A,
+    heed: H,
 }
 
 impl<L, A> RateLimitLayer<L, A> {
     pub(crate) fn new(limiter: L, ask: A) -> Self {
-        Self { limiter, ask }
+        Self {
+            limiter,
+            ask,
+            heed: Unheeded,
+        }
     }
+}
 
+impl<L, A, H> RateLimitLayer<L, A, H> {
     /// Says how many permits a request takes: by its size, or by how much work it is. Default one each; 0 passes
     /// freely.
     #[must_use]
-    pub fn cost<Req, F>(self, cost: F) -> RateLimitLayer<L, Costing<A, F>>
+    pub fn cost<Req, F>(self, cost: F) -> RateLimitLayer<L, Costing<A, F>, H>
     where
         F: Fn(&Req) -> u32,
     {
@@ -31,6 +39,23 @@ impl<L, A> RateLimitLayer<L, A> {
                 ask: self.ask,
                 cost,
             },
+            heed: self.heed,
+        }
+    }
+
+    /// Heeds what the peer says of itself, by the [`Outcome`](crate::Outcome) of a result. After an `Overload` that names
+    /// a time nobody is let in for so long, at most an hour, and who is refused is told exactly when it ends; one without
+    /// a time takes whatever permits are there. With keys it is the key of the request that is held back. The other
+    /// outcomes change nothing. By default results are not looked at.
+    ///
+    /// The rules of HTTP and gRPC name such a time for 429 and 503 with `Retry-After`, and `RESOURCE_EXHAUSTED` and
+    /// `UNAVAILABLE` with `grpc-retry-pushback-ms`. The function of the key is asked twice for a call.
+    #[must_use]
+    pub fn classify<C>(self, classify: C) -> RateLimitLayer<L, A, Heeding<C>> {
+        RateLimitLayer {
+            limiter: self.limiter,
+            ask: self.ask,
+            heed: Heeding(classify),
         }
     }
 }
@@ -43,7 +68,17 @@ impl<S, L: Clone, A: Clone> Layer<S> for RateLimitLayer<L, A> {
     }
 }
 
-impl<L: fmt::Debug, A> fmt::Debug for RateLimitLayer<L, A> {
+impl<S, L: Clone, A: Clone, C: Clone> Layer<S> for RateLimitLayer<L, A, Heeding<C>> {
+    type Service = RateLimitService<HeedService<S, L, A, C>, L, A>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let (limiter, ask) = (self.limiter.clone(), self.ask.clone());
+        let heeds = HeedService::new(inner, limiter, ask, self.heed.0.clone());
+        RateLimitService::new(heeds, self.limiter.clone(), self.ask.clone())
+    }
+}
+
+impl<L: fmt::Debug, A, H> fmt::Debug for RateLimitLayer<L, A, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimitLayer")
             .field("limiter", &self.limiter)
@@ -69,6 +104,9 @@ pub trait Limiter {
     fn enter(&self, key: Self::Key, permits: u32) -> Result<Option<Self::Acquire>, Rejected> {
         Ok(Some(self.acquire_for(key, permits)))
     }
+
+    /// Heeds a peer that says that it has too much to do, and perhaps for how long, about a call for `key`.
+    fn overloaded(&self, key: Self::Key, wait: Option<Duration>);
 }
 
 /// What a request asks of a limiter.
@@ -132,3 +170,11 @@ where
         (self.cost)(request)
     }
 }
+
+/// Results are not looked at; see [`RateLimitLayer::classify`].
+#[derive(Clone, Copy, Debug)]
+pub struct Unheeded;
+
+/// Overloads are heeded; see [`RateLimitLayer::classify`].
+#[derive(Clone, Copy, Debug)]
+pub struct Heeding<C>(C);

@@ -25,6 +25,8 @@ struct State {
     next_id: u64,
     /// To be woken once the lock is released.
     woken: Vec<Waker>,
+    /// Whether its limit is not the one of its key, but was set through a handle of it.
+    by_hand: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl Line {
             queued: 0,
             next_id: 0,
             woken: Vec::new(),
+            by_hand: false,
         })))
     }
 
@@ -74,12 +77,28 @@ impl Line {
         })
     }
 
-    pub(super) fn reconfigure(&self, limit: Limit) {
+    pub(super) fn reconfigure(&self, limit: Limit, by_hand: bool) {
         self.with(|state, now| {
-            state.change(now, |bucket| bucket.reconfigure(limit, now));
-            let wakers = state.queue.iter_mut().filter_map(|it| it.waker.take());
-            state.woken.extend(wakers);
+            state.by_hand = by_hand;
+            state.steer(now, |bucket| bucket.reconfigure(limit, now));
         });
+    }
+
+    pub(super) fn pause(&self, wait: Duration) {
+        self.with(|state, now| {
+            if wait > state.bucket.paused_for(now) {
+                let until = clock::after(now, wait);
+                state.steer(now, |bucket| bucket.pause(until));
+            }
+        });
+    }
+
+    pub(super) fn resume(&self) {
+        self.with(|state, now| state.steer(now, |bucket| bucket.resume(now)));
+    }
+
+    pub(super) fn paused_for(&self) -> Duration {
+        self.with(|state, now| state.bucket.paused_for(now))
     }
 
     pub(super) fn drain(&self) {
@@ -88,8 +107,17 @@ impl Line {
 
     pub(super) fn available(&self) -> i64 {
         self.with(|state, now| {
-            let queued = i64::try_from(state.queued).unwrap_or(i64::MAX);
-            state.bucket.available(now).saturating_sub(queued)
+            let signed = |permits| i64::try_from(permits).unwrap_or(i64::MAX);
+            match state.queue.front() {
+                // It has permits that would be there, were it not for the pause.
+                Some(first) if !state.bucket.paused_for(now).is_zero() => {
+                    -signed(state.queued + u64::from(first.cost))
+                }
+                _ => state
+                    .bucket
+                    .available(now)
+                    .saturating_sub(signed(state.queued)),
+            }
         })
     }
 
@@ -102,7 +130,11 @@ impl Line {
         self.with(|state, now| state.bucket.busy_for(now))
     }
 
-    /// Whether somebody else holds it: one who asks, or who waits.
+    pub(super) fn is_set_by_hand(&self) -> bool {
+        self.lock().by_hand
+    }
+
+    /// Whether somebody else holds it: one who asks, who waits, or who steers it.
     pub(super) fn is_held(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
@@ -194,6 +226,13 @@ impl State {
         }
         step(&mut self.bucket);
         self.advance_first(now);
+    }
+
+    /// Changes when those go that wait, and tells them.
+    fn steer(&mut self, now: Instant, step: impl FnOnce(&mut Bucket)) {
+        self.change(now, step);
+        let wakers = self.queue.iter_mut().filter_map(|it| it.waker.take());
+        self.woken.extend(wakers);
     }
 
     fn find(&self, id: u64) -> Option<usize> {

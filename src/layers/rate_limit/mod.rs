@@ -3,7 +3,8 @@
 //! A [`RateLimiter`] has a [`Limit`](crate::algo::gcra::Limit): so many permits a period, and so many at once. A call that comes too early is
 //! refused at once and told when its permits would be there, or, with [`wait`](RateLimiter::wait), waits for them if
 //! that is not too long. The limit is one for all calls, or one for each key; a request may take several permits. It
-//! can change while calls flow.
+//! can change while calls flow, and be paused; a layer does that by itself where its peer
+//! [says when to come back](RateLimitLayer::classify).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -26,14 +27,21 @@
 //! # }
 //! ```
 
+mod acquire;
 mod future;
 mod handle;
+mod heed;
 mod layer;
+mod limits;
 mod line;
 mod lines;
 mod service;
+mod settings;
 
+pub use acquire::Acquire;
 pub use future::RateLimitFuture;
-pub use handle::{Acquire, RateLimiter};
-pub use layer::{Ask, By, Costing, Everyone, Limiter, RateLimitLayer};
+pub use handle::RateLimiter;
+pub use heed::{HeedFuture, HeedService};
+pub use layer::{Ask, By, Costing, Everyone, Heeding, Limiter, RateLimitLayer, Unheeded};
+pub use limits::LimitOf;
 pub use service::RateLimitService;

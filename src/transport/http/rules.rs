@@ -7,13 +7,19 @@ use crate::clock;
 use crate::error::{AsRejected, Rejected};
 use crate::layers::hedge::CopyRequest;
 use crate::layers::retry::{Decision, Rules};
+#[cfg(feature = "hyper")]
+use crate::transport::hyper::is_connect;
 
 /// For a [`RetryLayer`](crate::layers::retry::RetryLayer). Errors are tried again as the answers are, refusals of the
 /// layers inside apart, and nothing whose body cannot be sent again. Each request gets an [`Attempt`] as an extension.
+///
+/// With the feature `hyper`, any request is tried again that was never sent because no connection was made: where the
+/// error is a `hyper_util::client::legacy::Error` that says so, in a [`BoxError`](crate::BoxError) or what caused it, or in
+/// an [`Error`](crate::Error).
 impl<B, Res, E> Rules<Request<ReplayBody<B>>, Response<Res>, E> for HttpRules
 where
     B: Body,
-    E: AsRejected,
+    E: AsRejected + 'static,
 {
     fn replay(&self, request: &Request<ReplayBody<B>>, _: u32) -> Option<Request<ReplayBody<B>>> {
         copy(request)
@@ -36,16 +42,19 @@ where
         request: &Request<ReplayBody<B>>,
         result: Result<&Response<Res>, &E>,
     ) -> Decision {
+        let idempotent = || idempotent(request.method(), request.headers());
         let (again, after) = match result {
             Ok(response) => (
-                self.is_retried(response.status()),
+                self.is_retried(response.status()) && idempotent(),
                 retry_after(response.headers(), clock::wall()),
             ),
-            Err(_) => (true, None),
+            // Never sent, so that it is safe whatever it is.
+            Err(error) if is_connect(error) => (true, None),
+            Err(_) => (idempotent(), None),
         };
-        match again && idempotent(request.method(), request.headers()) {
-            true if request.body().can_replay() => Decision::Retry { after },
-            _ => Decision::Done,
+        match again && request.body().can_replay() {
+            true => Decision::Retry { after },
+            false => Decision::Done,
         }
     }
 
@@ -83,6 +92,11 @@ impl<Res, E: AsRejected> Classify<Response<Res>, E> for HttpRules {
     fn mark_response(&self, response: &mut Response<Res>, attempts: u32) {
         Attempts::write(attempts, response.extensions_mut());
     }
+}
+
+#[cfg(not(feature = "hyper"))]
+fn is_connect<E>(_: &E) -> bool {
+    false
 }
 
 impl HttpRules {

@@ -30,7 +30,6 @@ struct Settings<K> {
     /// What the names of its keys begin with.
     place: String,
     write: fn(&K) -> String,
-    longest: Duration,
     processes: u32,
     refuses_alone: bool,
     observer: Observer,
@@ -102,7 +101,6 @@ impl<K: Hash + Eq + Send + Sync + 'static> SharedLimiter<K> {
                 place: format!("{}:rate:{escaped}", redis.settings.prefix),
                 name,
                 write,
-                longest: Duration::ZERO,
                 processes: 1,
                 refuses_alone: false,
                 observer: Observer::default(),
@@ -114,10 +112,18 @@ impl<K: Hash + Eq + Send + Sync + 'static> SharedLimiter<K> {
     /// its request's [`Deadline`]. What would have to wait longer is refused at once. Default 0, no waiting.
     #[must_use]
     pub fn wait(mut self, longest: Duration) -> Self {
-        let longest = longest.min(LONGEST_WAIT);
-        self.alone = self.alone.wait(longest);
-        Arc::make_mut(&mut self.settings).longest = longest;
+        self.alone = self.alone.wait(longest.min(LONGEST_WAIT));
         self
+    }
+
+    /// Lets calls wait for at most `longest` from now on, in this process; see [`RateLimiter::set_wait`].
+    pub fn set_wait(&self, longest: Duration) {
+        self.alone.set_wait(longest.min(LONGEST_WAIT));
+    }
+
+    /// How long calls may wait for their permits at most.
+    pub fn longest_wait(&self) -> Duration {
+        self.alone.longest_wait()
     }
 
     /// How many processes share the limit, more or less. While the server cannot be asked, each goes by its share
@@ -197,17 +203,18 @@ impl<K: Hash + Eq + Send + Sync + 'static> SharedLimiter<K> {
             return Ok(());
         }
         let settings = &self.settings;
-        let limit = self.limit();
-        if let Some(burst) = never(limit, cost, settings.longest) {
+        let (limit, longest) = (self.limit(), self.longest_wait());
+        if let Some(burst) = never(limit, cost, longest) {
             return Err(self.refused(Reason::CostAboveBurst { cost, burst }, None));
         }
         let deadline = Deadline::current();
-        let left = deadline.map_or(Duration::MAX, |it| it.remaining(clock::now()));
+        let left = || deadline.map_or(Duration::MAX, |it| it.remaining(clock::now()));
+        let longest = self.wait_out_pause(&key, longest.min(left())).await?;
         let question = Question {
             key: format!("{}{}", settings.place, (settings.write)(&key)),
             limit,
             cost,
-            longest: settings.longest.min(left),
+            longest: longest.min(left()),
         };
         let asked = self.redis.ask(&question);
         let answer = match deadline {
@@ -241,6 +248,20 @@ impl<K: Hash + Eq + Send + Sync + 'static> SharedLimiter<K> {
         Ok(())
     }
 
+    /// Waits until a pause has ended, if there is one, and says how much of `longest` is left.
+    async fn wait_out_pause(&self, key: &K, longest: Duration) -> Result<Duration, Rejected> {
+        let began = clock::now();
+        loop {
+            let left = longest.saturating_sub(clock::now() - began);
+            let paused = self.alone.find(key).map(|it| it.paused_for());
+            match paused.unwrap_or_default() {
+                Duration::ZERO => return Ok(left),
+                wait if wait > left => return Err(self.refused(Reason::RateLimited, Some(wait))),
+                wait => clock::sleep(wait).await,
+            }
+        }
+    }
+
     fn refused(&self, reason: Reason, wait: Option<Duration>) -> Rejected {
         let name = Arc::clone(&self.settings.name);
         let rejected = Rejected::new("rate limit", reason).named(name).unsent();
@@ -265,6 +286,14 @@ impl<K: Hash + Eq + Send + Sync + 'static> Limiter for SharedLimiter<K> {
 
     fn acquire_for(&self, key: K, permits: u32) -> Acquire {
         Self::acquire_for(self, key, permits)
+    }
+
+    /// This process sends nothing for so long; the others hear for themselves. Without a time nothing changes: what is
+    /// there is not this process's alone.
+    fn overloaded(&self, key: K, wait: Option<Duration>) {
+        if wait.is_some() {
+            self.alone.overloaded(key, wait);
+        }
     }
 }
 
