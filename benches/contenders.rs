@@ -14,6 +14,7 @@ use buttress::layers::circuit_breaker::CircuitBreaker;
 use buttress::layers::fallback::FallbackLayer;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::pipeline::PipelineLayer;
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::{Layer, Service, ServiceBuilder};
 use tower_resilience::bulkhead::BulkheadLayer as TrBulkhead;
@@ -51,6 +52,17 @@ pub fn contenders(pends: bool) -> Vec<Contender> {
                 .layer(bulkhead().layer())
                 .layer(TimeoutLayer::new(LONG))
                 .service(inner),
+        ),
+        contender(
+            ONE,
+            PipelineLayer::new(
+                FallbackLayer::value(0),
+                RetryLayer::new(3),
+                breaker().layer(),
+                bulkhead().layer(),
+                TimeoutLayer::new(LONG),
+            )
+            .layer(inner),
         ),
         contender(
             TOWER,
@@ -169,6 +181,7 @@ impl<E> tower::retry::Policy<u64, u64, E> for Attempts {
 }
 
 pub const OURS: &str = "stack";
+pub const ONE: &str = "pipeline";
 pub const TOWER: &str = "tower's stack";
 pub const RIVAL: &str = "tower-resilience's stack";
 

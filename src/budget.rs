@@ -140,6 +140,12 @@ impl RetryBudget {
         }
     }
 
+    /// Whether it has no use for calls under way.
+    #[inline(always)]
+    pub(crate) fn counts_the_past(&self) -> bool {
+        matches!(self.form, Form::Recent(_))
+    }
+
     /// Counts a first attempt that the peer saw.
     #[inline(always)]
     pub(crate) fn deposit(&self, now: Moment) {

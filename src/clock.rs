@@ -24,13 +24,42 @@ pub fn now() -> Instant {
 /// stack of layers reads the clock once on its way in.
 #[inline]
 pub(crate) fn begin() -> Begun {
-    if let Some(at) = BEGUN.get() {
-        return Begun { at, within: true };
+    LATEST.with(|latest| {
+        if latest.is_beginning.get() {
+            let at = latest.at.get().unwrap_or_else(now);
+            return Begun { at, within: true };
+        }
+        let at = now();
+        latest.at.set(Some(at));
+        latest.is_beginning.set(true);
+        latest.is_unused.set(true);
+        Begun { at, within: false }
+    })
+}
+
+/// The last moment that was read for a call that begins.
+struct Latest {
+    at: Cell<Option<Instant>>,
+    /// Whether that call is on its way in.
+    is_beginning: Cell<bool>,
+    /// Whether it has not served for an end yet.
+    is_unused: Cell<bool>,
+}
+
+impl Latest {
+    const fn none() -> Self {
+        Self {
+            at: Cell::new(None),
+            is_beginning: Cell::new(false),
+            is_unused: Cell::new(false),
+        }
     }
-    let at = now();
-    BEGUN.set(Some(at));
-    LATEST.set(Some(at));
-    Begun { at, within: false }
+
+    /// Whether it is `begun`, and may once serve for the end of that call.
+    #[inline(always)]
+    fn serves(&self, begun: Instant) -> bool {
+        self.is_unused.replace(false) && self.at.get() == Some(begun)
+    }
 }
 
 /// A call on its way in.
@@ -43,7 +72,7 @@ impl Drop for Begun {
     #[inline]
     fn drop(&mut self) {
         if !self.within {
-            BEGUN.set(None);
+            LATEST.with(|latest| latest.is_beginning.set(false));
         }
     }
 }
@@ -71,7 +100,7 @@ pub(crate) fn end() -> Moment {
 pub(crate) fn end_at_once(begun: Instant) -> Moment {
     match ENDED.get() {
         Some(Ended { at, .. }) => at,
-        None if LATEST.take() == Some(begun) => ended(begun, false),
+        None if LATEST.with(|latest| latest.serves(begun)) => ended(begun, false),
         None => end(),
     }
 }
@@ -101,9 +130,7 @@ struct Ended {
 }
 
 thread_local! {
-    static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// The last that was read for a call that begins.
-    static LATEST: Cell<Option<Instant>> = const { Cell::new(None) };
+    static LATEST: Latest = const { Latest::none() };
     static ENDED: Cell<Option<Ended>> = const { Cell::new(None) };
     /// Those that no timer is in.
     static BOXES: RefCell<Vec<TimerBox>> = const { RefCell::new(Vec::new()) };
@@ -208,6 +235,7 @@ fn take(at: Instant) -> TimerBox {
     timer
 }
 
+#[inline(never)]
 fn leave(mut timer: TimerBox) {
     if let Some(running) = timer.as_mut().as_pin_mut() {
         if running.sleep.is_elapsed() {
@@ -231,14 +259,20 @@ fn leave(mut timer: TimerBox) {
 #[inline]
 pub fn after(at: Instant, wait: Duration) -> Instant {
     // In seconds, for that is one comparison.
-    const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
-    let wait = if wait.as_secs() < FAR.as_secs() {
-        wait
-    } else {
-        FAR
-    };
-    at.checked_add(wait).unwrap_or(at)
+    if wait.as_secs() < FAR.as_secs() {
+        if let Some(end) = at.checked_add(wait) {
+            return end;
+        }
+    }
+    far(at)
 }
+
+#[cold]
+fn far(at: Instant) -> Instant {
+    at.checked_add(FAR).unwrap_or(at)
+}
+
+const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// The calendar, for dates that peers send and for files. It may jump.
 #[allow(clippy::disallowed_methods)]

@@ -12,6 +12,9 @@ pub mod client {}
 #[doc = include_str!("../docs/order.md")]
 pub mod order {}
 
+#[doc = include_str!("../docs/pipeline.md")]
+pub mod pipeline {}
+
 #[doc = include_str!("../docs/transports.md")]
 pub mod transports {}
 

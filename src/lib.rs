@@ -93,6 +93,7 @@
 //! | [`transport`] | where foreign crates meet this one |
 //! | [`client`] | the whole stack by service name, for any transport |
 //! | [`layers`] | one each: timeout, bulkhead, retry, circuit breaker, and more |
+//! | [`pipeline`] | the usual five of them as one, for less |
 //! | [`balance`] | sends each call to one of the instances |
 //! | [`discovery`] | the instances: cache, guard, freshness, registration |
 //! | [`registries`] | Consul, Eureka, etcd, ZooKeeper, Kubernetes, DNS, a file, memory |
@@ -101,6 +102,7 @@
 //! | [`algo`] | the decisions: windows, state machines, picks. Pure functions of their arguments |
 //!
 //! The guides are in [`docs`]: [the client](docs::client), [in which order](docs::order) layers stack,
+//! [five of them as one](docs::pipeline),
 //! [around `reqwest`, `hyper`, `tonic` and `axum`](docs::transports),
 //! [discovery](docs::discovery), [balancing](docs::balance), [the command](docs::cli), [what is told](docs::observe),
 //! [what a call costs](docs::performance), every [default](docs::defaults) with its reason, and [why](docs::design) it is so.
@@ -124,6 +126,7 @@ pub mod layers;
 #[cfg(test)]
 mod model;
 pub mod observe;
+pub mod pipeline;
 pub mod registries;
 pub mod rng;
 mod seldom;

@@ -3,7 +3,7 @@
 //! `cargo test` runs them with up to two preemptions of a thread, `scripts/loom` with more; `LOOM_MAX_PREEMPTIONS` sets it.
 
 use std::cell::Cell;
-use std::ops::Deref;
+use std::ops::{Deref, Index};
 use std::sync::atomic::Ordering;
 
 /// Runs through the interleavings of `run`.
@@ -20,6 +20,12 @@ loom::thread_local! {
 /// The lane of the current thread: the first, which all share, unless it has taken another.
 pub(crate) fn lane() -> usize {
     LANE.with(Cell::get)
+}
+
+/// What the current thread has of `lanes`.
+pub(crate) fn mine<L: Index<usize>>(lanes: &L) -> (&L::Output, usize) {
+    let lane = lane();
+    (&lanes[lane], lane)
 }
 
 pub(crate) fn take_lane(lane: usize) {

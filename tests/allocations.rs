@@ -21,6 +21,7 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::pipeline::PipelineLayer;
 use buttress::transport::http::deadline::{ReceiveDeadlineLayer, SendDeadlineLayer};
 use buttress::{BoxError, Outcome};
 use http::Request;
@@ -211,6 +212,18 @@ async fn a_request_without_a_deadline_allocates_nothing_where_one_could_travel()
             .layer(SendDeadlineLayer::new())
             .map_request(Request::<u8>::into_body),
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_allocates_nothing() {
+    let breaker = CircuitBreaker::new("orders", Settings::default());
+    assert_no_allocation(PipelineLayer::new(
+        FallbackLayer::value(0),
+        RetryLayer::new(3),
+        breaker.layer(),
+        Bulkhead::new("orders", 1).layer(),
+        TimeoutLayer::new(SECOND),
+    ));
 }
 
 #[tokio::test(start_paused = true)]

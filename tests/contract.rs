@@ -27,6 +27,7 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::pipeline::PipelineLayer;
 use buttress::transport::http::deadline::{ReceiveDeadlineLayer, SendDeadlineLayer};
 use buttress::transport::redis::{Redis, SharedLimiter};
 use buttress::{BoxError, Deadline, Outcome};
@@ -146,6 +147,8 @@ contract! {
         chaos.set(Faults::new().latency(1.0, MINUTE..=MINUTE));
         (chaos.layer(), || 0)
     };
+    pipeline: pipeline(Bulkhead::new("contract", 1));
+    pipeline_with_a_queue: pipeline(Bulkhead::new("contract", 1).queue(1, HOUR));
     retry: (RetryLayer::new(3), || 0);
     retry_once: (RetryLayer::new(1), || 0);
     hedge: (HedgeLayer::new(HOUR), || 0);
@@ -214,6 +217,17 @@ fn under_way(bulkheads: &Bulkheads<u8>) -> usize {
 
 fn stays(limit: usize) -> Aimd {
     Aimd::new(limit).within(limit..=limit)
+}
+
+fn pipeline(bulkhead: Bulkhead) -> (impl Layer<Inner, Service: Subject>, impl Fn() -> usize) {
+    let layer = PipelineLayer::new(
+        FallbackLayer::from_fn(|failed: Result<u8, BoxError>| failed),
+        RetryLayer::new(3),
+        CircuitBreaker::new("contract", never_opens()).layer(),
+        bulkhead.layer(),
+        TimeoutLayer::new(HOUR),
+    );
+    (layer, move || bulkhead.in_flight() + bulkhead.waiting())
 }
 
 fn never_opens() -> breaker::Settings {

@@ -1,9 +1,9 @@
 //! What a module may use follows one order; this reads the sources and holds it.
 //!
 //! `algo → error · classify · deadline · clock · observe · rng · budget · seldom · slab → slots · admitted · keyed → layers →
-//! discovery → registries, balance → client → transport`: a room uses its own and what stands to the left of it. `algo` is
-//! std only, a layer never uses another layer, `registries` and `balance` do not know each other. Tests at the end of a file
-//! are free.
+//! pipeline → discovery → registries, balance → client → transport`: a room uses its own and what stands to the left of it.
+//! `algo` is std only, a layer never uses another layer, `registries` and `balance` do not know each other. Tests at the end
+//! of a file are free.
 #![allow(clippy::unwrap_used)] // A test may; the lint knows test functions alone, not their helpers.
 
 use std::fs;
@@ -331,7 +331,7 @@ fn sources(folder: &Path, out: &mut Vec<std::path::PathBuf>) {
 
 const EXEMPT: [&str; 3] = ["src/lib.rs", "src/docs.rs", "src/fuzz.rs"];
 
-const ORDER: [&[&str]; 9] = [
+const ORDER: [&[&str]; 10] = [
     // For the loom models alone.
     &["model"],
     &["algo"],
@@ -340,6 +340,7 @@ const ORDER: [&[&str]; 9] = [
     ],
     &["slots", "admitted", "keyed"],
     &["layers"],
+    &["pipeline"],
     &["discovery"],
     &["registries", "balance"],
     &["client"],

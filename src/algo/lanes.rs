@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::mem;
-use std::ops::Deref;
+use std::ops::{Deref, Index};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
@@ -19,13 +19,17 @@ impl<T> Lanes<T> {
         Self((0..lanes).map(|_| Apart(make())).collect())
     }
 
-    #[inline(always)]
-    pub(crate) fn at(&self, lane: usize) -> &T {
-        &self.0[lane].0
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|it| &it.0)
+    }
+}
+
+impl<T> Index<usize> for Lanes<T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn index(&self, lane: usize) -> &T {
+        &self.0[lane].0
     }
 }
 
@@ -48,7 +52,11 @@ impl<T> Spread<T> {
 
     #[inline(always)]
     pub(crate) fn share(&self) -> Share<T> {
-        self.shares[lane()].clone()
+        let shares = &self.shares;
+        shares
+            .get(LANE.get())
+            .unwrap_or_else(|| first_share(shares))
+            .clone()
     }
 }
 
@@ -128,6 +136,28 @@ struct Apart<T>(T);
 /// The lane that is shared by all threads without one of their own: what is kept there needs an atomic step, whereas
 /// any other lane is changed by one thread alone.
 pub(crate) const SHARED: usize = 0;
+
+#[cold]
+fn first_share<T>(shares: &[Share<T>]) -> &Share<T> {
+    &shares[lane()]
+}
+
+/// What the current thread has of `lanes`, and in which lane that is.
+#[inline(always)]
+pub(crate) fn mine<T>(lanes: &Lanes<T>) -> (&T, usize) {
+    let lane = LANE.get();
+    // One comparison says that the thread has a lane and that it is one of these.
+    match lanes.0.get(lane) {
+        Some(mine) => (&mine.0, lane),
+        None => first(lanes),
+    }
+}
+
+#[cold]
+fn first<T>(lanes: &Lanes<T>) -> (&T, usize) {
+    let lane = lane();
+    (&lanes[lane], lane)
+}
 
 /// The current thread's lane.
 #[inline(always)]

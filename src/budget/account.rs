@@ -32,6 +32,14 @@ impl Account {
         self.budget.as_ref().and_then(RetryBudget::begin)
     }
 
+    /// Whether it has no use for calls under way.
+    #[inline(always)]
+    pub(crate) fn counts_the_past(&self) -> bool {
+        self.budget
+            .as_ref()
+            .is_none_or(RetryBudget::counts_the_past)
+    }
+
     /// Counts a first attempt that the peer saw.
     #[inline(always)]
     pub(crate) fn deposit(&self, now: Moment) {

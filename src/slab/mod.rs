@@ -68,12 +68,12 @@ mod tests {
 
     fn lend<T>(owner: &Owner<T, State>) -> Loan<T, State> {
         let loan = owner.lend();
-        loan.state().loans.at(lane()).begin(lane());
+        loan.state().loans[lane()].begin(lane());
         loan
     }
 
     fn end<T>(loan: Loan<T, State>) {
-        loan.state().loans.at(lane()).end(lane());
+        loan.state().loans[lane()].end(lane());
     }
 
     #[test]

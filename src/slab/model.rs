@@ -74,7 +74,7 @@ fn an_owner_is_in_use_while_one_call_is_under_way_and_another_comes_and_goes() {
             let next = owner.lend();
             thread::spawn(move || {
                 take_lane(1);
-                next.state().lanes.at(1).begin(1);
+                next.state().lanes[1].begin(1);
                 end(next);
             })
         };
@@ -112,10 +112,10 @@ fn own(slab: &'static Slab<(), State>, begin: impl FnOnce(&State)) -> Owner<(), 
 
 fn lend(owner: &Owner<(), State>) -> Loan<(), State> {
     let loan = owner.lend();
-    loan.state().lanes.at(lane()).begin(lane());
+    loan.state().lanes[lane()].begin(lane());
     loan
 }
 
 fn end(loan: Loan<(), State>) {
-    loan.state().lanes.at(lane()).end(lane());
+    loan.state().lanes[lane()].end(lane());
 }

@@ -6,7 +6,7 @@ use super::place::{Place, Waiter};
 use super::shared::{Lane, Shared, TOP};
 use super::shares::Shares;
 use super::slab;
-use super::sync::{Arc, lane};
+use super::sync::{Arc, mine};
 use crate::clock;
 use crate::error::Reason;
 use crate::slab::{Loan, Owner};
@@ -86,10 +86,24 @@ impl Slots {
         self.shared().lock().len()
     }
 
+    /// Takes a slot if there is one, for those who keep these slots until they [give it back](Self::give_back).
+    #[inline(always)]
+    pub(crate) fn take(&self) -> bool {
+        let shared = self.shared();
+        mine(&shared.lanes).0.take() || shared.take(self.partition, TOP)
+    }
+
+    #[inline(always)]
+    pub(crate) fn give_back(&self) {
+        let shared = self.shared();
+        if !mine(&shared.lanes).0.keep() {
+            shared.give_back(self.partition);
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn try_take(&self, level: u8) -> Option<Permit> {
-        let lane = lane();
-        let mine = self.shared().lanes.at(lane);
+        let (mine, lane) = mine(&self.shared().lanes);
         let taken = level == TOP && mine.take();
         (taken || self.shared().take(self.partition, level)).then(|| self.permit_in(mine, lane))
     }
@@ -152,9 +166,9 @@ impl Slots {
     }
 
     /// For a slot that was taken.
-    pub(super) fn permit(&self) -> Permit {
-        let lane = lane();
-        self.permit_in(self.shared().lanes.at(lane), lane)
+    pub(crate) fn permit(&self) -> Permit {
+        let (mine, lane) = mine(&self.shared().lanes);
+        self.permit_in(mine, lane)
     }
 
     #[inline(always)]
@@ -212,8 +226,8 @@ fn dropped(loan: Loan<(), Shared>, partition: usize) {
 
 #[inline(always)]
 fn give_back(loan: Loan<(), Shared>, partition: usize) {
-    let (shared, lane) = (loan.state(), lane());
-    let mine = shared.lanes.at(lane);
+    let shared = loan.state();
+    let (mine, lane) = mine(&shared.lanes);
     if !mine.keep() {
         // Ended whatever becomes of it: who is woken is foreign code.
         let _under_way = UnderWay(shared);
@@ -227,8 +241,8 @@ struct UnderWay(&'static Shared);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let lane = lane();
-        self.0.lanes.at(lane).loans.end(lane);
+        let (mine, lane) = mine(&self.0.lanes);
+        mine.loans.end(lane);
     }
 }
 

@@ -30,7 +30,7 @@ mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(super) use std::sync::{Arc, Mutex, MutexGuard};
 
-    pub(super) use crate::algo::lanes::{lane, lanes};
+    pub(super) use crate::algo::lanes::{lanes, mine};
 }
 
 // The same slots, on loom's primitives.

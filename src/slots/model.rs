@@ -16,7 +16,7 @@ mod sync {
     pub(super) use loom::sync::atomic::Ordering;
     pub(super) use loom::sync::{Arc, Mutex, MutexGuard};
 
-    pub(super) use crate::model::{AtomicU64, AtomicUsize, lane, lanes};
+    pub(super) use crate::model::{AtomicU64, AtomicUsize, lanes, mine};
 }
 
 #[path = "counter.rs"]

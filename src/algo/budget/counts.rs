@@ -2,7 +2,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use super::settings::Settings;
-use super::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed, lane, lanes};
+use super::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed, lanes, mine};
 use crate::algo::lanes::{Lanes, SHARED};
 use crate::algo::tick::{self, Moment};
 
@@ -70,24 +70,24 @@ impl Budget {
 
     #[inline(always)]
     pub(crate) fn deposit_at(&self, now: Moment) {
-        let lane = lane();
-        let mine = self.deposits.at(lane);
+        // Taken apart, so that it need not be kept in memory for whoever enters a tick.
+        let Moment { at, tick } = now;
+        let (mine, lane) = mine(&self.deposits);
         if lane == SHARED {
-            mine.window.add_if(self.second(now.at), || true);
+            mine.window.add_if(self.second(at), || true);
             return;
         }
-        let slot = if mine.tick.load(Relaxed) == now.tick {
+        let slot = if mine.tick.load(Relaxed) == tick {
             mine.slot.load(Relaxed)
         } else {
-            self.enter(mine, now)
+            self.enter(mine, at, tick)
         };
         mine.window.add_alone(slot);
     }
 
-    /// The slot of the second in which `now` lies, remembered by the lane if all of the tick lies in it.
+    /// The slot of the second in which `at` lies, remembered by the lane if all of the tick lies in it.
     #[cold]
-    fn enter(&self, mine: &Lane, now: Moment) -> usize {
-        let Moment { at, tick } = now;
+    fn enter(&self, mine: &Lane, at: Instant, tick: u64) -> usize {
         let second = self.second(at);
         let slot = mine.window.enter_alone(second);
         let ends = [tick::begin(tick), tick::begin(tick + 1) - 1];

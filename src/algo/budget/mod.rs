@@ -34,7 +34,7 @@ pub use in_flight::InFlight;
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-    pub(super) use crate::algo::lanes::{lane, lanes};
+    pub(super) use crate::algo::lanes::{lanes, mine};
 }
 
 #[cfg(test)]

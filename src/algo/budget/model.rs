@@ -12,7 +12,7 @@ use crate::model::{check, take_lane};
 mod sync {
     pub(super) use loom::sync::atomic::Ordering;
 
-    pub(super) use crate::model::{AtomicU64, AtomicUsize, lane, lanes};
+    pub(super) use crate::model::{AtomicU64, AtomicUsize, lanes, mine};
 }
 
 #[path = "counts.rs"]

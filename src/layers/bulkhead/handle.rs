@@ -15,7 +15,7 @@ use crate::slots::{Admission, Order, Permit, Slots, Wait};
 /// the observer are those of the clone that they were set on, and of its clones.
 #[derive(Clone, Debug)]
 pub struct Bulkhead {
-    pub(super) slots: Slots,
+    pub(crate) slots: Slots,
     pub(super) own: Arc<Own>,
 }
 

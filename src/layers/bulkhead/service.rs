@@ -59,8 +59,8 @@ impl<S, H: Clone, B: Clone> Layer<S> for BulkheadLayer<H, B> {
 /// The service of a [`BulkheadLayer`].
 #[derive(Clone, Debug)]
 pub struct BulkheadService<S, H = Release, B = Bulkhead> {
-    pub(super) inner: S,
-    pub(super) bulkhead: B,
+    pub(crate) inner: S,
+    pub(crate) bulkhead: B,
     pub(super) hold: H,
 }
 

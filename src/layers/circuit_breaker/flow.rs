@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::sync::{AtomicU64, Ordering, lane, lanes};
+use super::sync::{AtomicU64, Ordering, lanes, mine};
 use crate::algo::breaker::Breaker;
 use crate::algo::lanes::{Lanes, SHARED};
 use crate::algo::tick::{self, Moment};
@@ -78,14 +78,15 @@ impl Flow {
     /// Counts a call that begins.
     #[inline(always)]
     pub(super) fn begin(&self) {
-        let lane = lane();
-        self.lanes.at(lane).loans.begin(lane);
+        let (mine, lane) = mine(&self.lanes);
+        mine.loans.begin(lane);
     }
 
     /// Counts a call that has ended.
+    #[inline(always)]
     pub(super) fn end(&self) {
-        let lane = lane();
-        self.lanes.at(lane).loans.end(lane);
+        let (mine, lane) = mine(&self.lanes);
+        mine.loans.end(lane);
     }
 
     /// The epoch of a call that comes now, if it is let through.
@@ -98,8 +99,21 @@ impl Flow {
     /// Counts a call's end if it is a success that is not up to the breaker.
     #[inline(always)]
     pub(super) fn succeed(&self, epoch: u64, started: Instant, now: Moment) -> bool {
-        if self.epoch() != Some(epoch) || !self.is_calm(now) || self.is_slow(started, now.at) {
-            return false;
+        let mine = match self.is_slow(started, now.at) {
+            true => None,
+            false => self.count(epoch, now),
+        };
+        if let Some((mine, lane)) = mine {
+            mine.loans.end(lane);
+        }
+        mine.is_some()
+    }
+
+    /// Counts a success that is not up to the breaker, and was not slow. Says in which lane.
+    #[inline(always)]
+    pub(super) fn count(&self, epoch: u64, now: Moment) -> Option<(&Lane, usize)> {
+        if self.epoch.load(Ordering::Acquire) != epoch || !self.is_calm(now) {
+            return None;
         }
         let next = |seen: u64| match (epoch as u32).wrapping_sub((seen >> 32) as u32) {
             0 => Some(seen & EPOCH | u64::from((seen as u32).wrapping_add(1))),
@@ -108,15 +122,14 @@ impl Flow {
             // The state has changed since.
             _ => None,
         };
-        let lane = lane();
-        let Lane { successes, loans } = self.lanes.at(lane);
+        let (mine, lane) = mine(&self.lanes);
+        let successes = &mine.successes;
         if lane == SHARED {
             let _ = successes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         } else if let Some(next) = next(successes.load(Ordering::Relaxed)) {
             successes.store(next, Ordering::Relaxed);
         }
-        loans.end(lane);
-        true
+        Some((mine, lane))
     }
 
     /// Whether it makes a difference how long a call took.
@@ -132,7 +145,7 @@ impl Flow {
     }
 
     #[inline(always)]
-    fn is_slow(&self, started: Instant, now: Instant) -> bool {
+    pub(super) fn is_slow(&self, started: Instant, now: Instant) -> bool {
         let slow_call = self.slow_call.load(Ordering::Relaxed);
         slow_call != u64::MAX && nanos(now.saturating_duration_since(started)) > slow_call
     }

@@ -95,6 +95,7 @@ where
 struct Panics<'a>(&'a mut Option<Permit>);
 
 impl Drop for Panics<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         *self.0 = None;
     }

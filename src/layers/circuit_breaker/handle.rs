@@ -11,6 +11,7 @@ use super::permit::Claim;
 use super::shared::{Inner, Shared};
 use super::{CircuitBreakerLayer, Permit};
 use crate::algo::breaker::{Breaker, Figures, IllegalChange, Refusal, Settings, State};
+use crate::algo::tick::Moment;
 use crate::classify::ErrorsFail;
 use crate::clock;
 use crate::error::{Reason, Rejected};
@@ -183,6 +184,39 @@ impl CircuitBreaker {
         self.shared.changed.notified().await;
     }
 
+    /// The epoch of a call that begins now, if every call is let through. For those who keep this handle as long as the call
+    /// lasts, so that it need not be counted; they end it by [`succeeded`](Self::succeeded) or a [permit](Self::permit).
+    #[inline(always)]
+    pub(crate) fn flowing(&self) -> Option<u64> {
+        self.shared.flow.epoch()
+    }
+
+    /// Counts a success of a call that began at `began`, unless it is up to the breaker: then it needs a permit. And when it
+    /// ended.
+    #[inline(always)]
+    pub(crate) fn succeeded(&self, epoch: u64, began: Instant, pended: bool) -> (bool, Moment) {
+        let flow = self.shared.flow;
+        if pended || flow.times_calls() {
+            let now = clock::end();
+            let counted = !flow.is_slow(began, now.at) && flow.count(epoch, now).is_some();
+            (counted, now)
+        } else {
+            let now = clock::end_at_once(began);
+            (flow.count(epoch, now).is_some(), now)
+        }
+    }
+
+    /// For a call that was let through in `epoch`.
+    #[inline(always)]
+    pub(crate) fn permit(&self, epoch: u64, began: Instant) -> Permit {
+        self.shared.flow.begin();
+        Permit(Claim {
+            epoch,
+            started: began,
+            loan: self.shared.lend(),
+        })
+    }
+
     /// As `try_acquire`, but tells nobody of a refusal.
     #[inline(always)]
     pub(super) fn acquire(&self, now: Instant) -> Result<Permit, Refusal> {
@@ -193,12 +227,7 @@ impl CircuitBreaker {
                 self.shared.step(now, acquire)?.epoch()
             }
         };
-        self.shared.flow.begin();
-        Ok(Permit(Claim {
-            epoch,
-            started: now,
-            loan: self.shared.lend(),
-        }))
+        Ok(self.permit(epoch, now))
     }
 
     /// Its state as of its last step, and whether it refuses calls for a while yet.

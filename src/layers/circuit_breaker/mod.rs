@@ -71,7 +71,7 @@ pub use service::CircuitBreakerService;
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 
-    pub(super) use crate::algo::lanes::{lane, lanes};
+    pub(super) use crate::algo::lanes::{lanes, mine};
 }
 
 // The same flow, on loom's primitives.

@@ -14,7 +14,7 @@ use crate::model::{check, take_lane};
 mod sync {
     pub(super) use loom::sync::atomic::Ordering;
 
-    pub(super) use crate::model::{AtomicU64, lane, lanes};
+    pub(super) use crate::model::{AtomicU64, lanes, mine};
 }
 
 #[path = "flow.rs"]

@@ -32,7 +32,7 @@ impl Permit {
     /// Counts a call that has just ended. A success that nobody waited for is not worth a look at the clock, unless calls
     /// are timed.
     #[inline(always)]
-    pub(super) fn end(self, pended: bool, outcome: Outcome) {
+    pub(crate) fn end(self, pended: bool, outcome: Outcome) {
         let Claim {
             epoch,
             started,

@@ -14,9 +14,9 @@ use crate::error::Rejected;
 /// It is ready when the service inside is, and reserves nothing. While the breaker refuses it is ready without asking, so
 /// that a call is refused at once, whatever the service inside waits for or fails with.
 pub struct CircuitBreakerService<S, C> {
-    inner: S,
-    breaker: CircuitBreaker,
-    classify: C,
+    pub(crate) inner: S,
+    pub(crate) breaker: CircuitBreaker,
+    pub(crate) classify: C,
     readiness: Readiness,
 }
 

@@ -70,6 +70,28 @@ where
             who,
         }
     }
+
+    /// Of a call that was begun elsewhere.
+    pub(crate) fn calling(call: S::Future, kept: A::Kept, answer: Along<A>, who: Who) -> Self {
+        let call = Admitted::Running {
+            inner: call,
+            permit: Some(kept),
+        };
+        Self {
+            state: State::Calling { call },
+            answer,
+            who,
+        }
+    }
+
+    /// Of an answer that was begun elsewhere.
+    pub(crate) fn answering(future: A::Future, answer: Along<A>, who: Who) -> Self {
+        Self {
+            state: State::Answering { answer: future },
+            answer,
+            who,
+        }
+    }
 }
 
 impl<S, A, Req> Future for FallbackFuture<S, A, Req>

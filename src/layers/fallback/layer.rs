@@ -144,9 +144,9 @@ impl<S, A: Clone> Layer<S> for FallbackLayer<A> {
 /// The service of a [`FallbackLayer`].
 #[derive(Debug)]
 pub struct Fallback<S, A> {
-    inner: S,
-    answer: Spread<A>,
-    who: Who,
+    pub(crate) inner: S,
+    pub(crate) answer: Spread<A>,
+    pub(crate) who: Who,
 }
 
 impl<S: Clone, A> Clone for Fallback<S, A> {

@@ -30,6 +30,14 @@ impl<S: Service<Req>, Req, R> RetryFuture<S, Req, R> {
             plan,
         }
     }
+
+    /// Of a call that was begun elsewhere, and is tried again.
+    pub(crate) fn again(plan: Plan<S, Req, R>) -> Self {
+        Self {
+            attempt: None,
+            plan: Some(plan),
+        }
+    }
 }
 
 impl<S, Req, R> Future for RetryFuture<S, Req, R>

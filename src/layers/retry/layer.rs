@@ -12,8 +12,8 @@ use crate::observe::Observer;
 /// Tries failed calls again.
 #[derive(Clone, Debug)]
 pub struct RetryLayer<R = RetryErrors> {
-    pub(super) rules: R,
-    pub(super) settings: Settings,
+    pub(crate) rules: R,
+    pub(crate) settings: Settings,
 }
 
 impl RetryLayer {

@@ -40,5 +40,7 @@ mod shared;
 
 pub use future::RetryFuture;
 pub use layer::RetryLayer;
+pub(crate) use plan::Plan;
 pub use rules::{Decision, RetryErrors, Rules};
 pub use service::Retry;
+pub(crate) use shared::Shared;

@@ -53,7 +53,7 @@ const FIRST: SoFar = SoFar {
 };
 
 /// What further attempts need.
-pub(super) struct Plan<S: Service<Req>, Req, R> {
+pub(crate) struct Plan<S: Service<Req>, Req, R> {
     shared: Share<Shared<S, R>>,
     /// `None` if it was sent itself: no attempt can follow.
     request: Option<Req>,
@@ -86,12 +86,30 @@ where
         }
     }
 
+    /// As [`new`](Self::new), for a call that began at `began`, the first attempt of which has ended.
+    pub(crate) fn resume(
+        shared: Share<Shared<S, R>>,
+        request: Option<Req>,
+        began: Instant,
+        pended: bool,
+    ) -> Self {
+        let limit = shared.policy.settings.limit;
+        Self {
+            latest: limit.map(|limit| clock::after(began, limit)),
+            _underway: Seldom::new(None),
+            shared,
+            request,
+            again: Seldom::new(None),
+            pended,
+        }
+    }
+
     /// What goes to the caller, `result` or what was kept; `None` if there is to be another attempt.
     ///
     /// A first attempt pays into the budget here and not when it is made: a peer that never saw it, because a layer
     /// inside refused it, shall not be sent retries for it.
     #[inline(always)]
-    pub(super) fn another(&mut self, result: CallResult<S, Req>) -> Option<CallResult<S, Req>> {
+    pub(crate) fn another(&mut self, result: CallResult<S, Req>) -> Option<CallResult<S, Req>> {
         let policy = &self.shared.policy;
         if matches!(&result, Err(error) if policy.rules.is_refusal(error)) {
             return Some(match self.again.take() {
@@ -117,7 +135,7 @@ where
 
     /// What goes to the caller where `decision` is to try again, or is not made yet since the attempt was not the first.
     #[cold]
-    fn retry(
+    pub(crate) fn retry(
         &mut self,
         mut kept: CallResult<S, Req>,
         decision: Option<Decision>,

@@ -11,8 +11,8 @@ use crate::algo::lanes::Spread;
 /// The service of a [`RetryLayer`].
 #[derive(Debug)]
 pub struct Retry<S, R> {
-    inner: S,
-    shared: Spread<Shared<S, R>>,
+    pub(crate) inner: S,
+    pub(crate) shared: Spread<Shared<S, R>>,
 }
 
 impl<S: Clone, R> Retry<S, R> {

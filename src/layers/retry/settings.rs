@@ -8,13 +8,13 @@ use crate::observe::GiveUp;
 
 /// What a [`RetryLayer`](super::RetryLayer) is told, its rules apart.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) attempts: u32,
+pub(crate) struct Settings {
+    pub(crate) attempts: u32,
     pub(super) backoff: Backoff,
     pub(super) limit: Option<Duration>,
     pub(super) longest_hint: Duration,
     pub(super) hint_spread: f64,
-    pub(super) account: Account,
+    pub(crate) account: Account,
 }
 
 impl Settings {
@@ -27,6 +27,12 @@ impl Settings {
             hint_spread: HINT_SPREAD,
             account: Account::new("retry", RetryBudget::default()),
         }
+    }
+
+    /// Whether there is nothing to do for a call before its first attempt ends.
+    #[inline(always)]
+    pub(crate) fn starts_with_nothing(&self) -> bool {
+        self.attempts > 1 && self.account.counts_the_past()
     }
 
     /// How long to wait before another attempt that must begin within `left`; else why there is none.

@@ -4,8 +4,8 @@ use super::RetryLayer;
 
 /// What all clones of a service and their calls share.
 #[derive(Debug)]
-pub(super) struct Shared<S, R> {
-    pub(super) policy: RetryLayer<R>,
+pub(crate) struct Shared<S, R> {
+    pub(crate) policy: RetryLayer<R>,
     /// Never called: later attempts go to clones of it, so that a call that succeeds clones nothing.
     inner: Mutex<S>,
 }

@@ -9,6 +9,7 @@ use crate::clock::{self, Timer};
 use crate::deadline::Deadline;
 use crate::error::Rejected;
 use crate::observe::Who;
+use crate::seldom::Seldom;
 
 pin_project! {
     /// The future of a [`Timeout`](super::Timeout).
@@ -30,7 +31,7 @@ pin_project! {
             timer: Timer,
             who: Who,
         },
-        Over { result: Option<F::Output> },
+        Over { result: Seldom<F::Output> },
     }
 }
 
@@ -47,9 +48,18 @@ impl<F: Future> TimeoutFuture<F> {
         }
     }
 
+    /// That of no call.
     #[inline(always)]
-    pub(super) fn over(result: F::Output) -> Self {
-        let result = Some(result);
+    pub(crate) fn ended() -> Self {
+        let result = Seldom::new(None);
+        Self {
+            state: State::Over { result },
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn over(result: F::Output) -> Self {
+        let result = Seldom::new(Some(result));
         Self {
             state: State::Over { result },
         }
@@ -97,7 +107,9 @@ where
         }
         let rejected = who.tells(rejected(who, bound.reason()));
         // Drops the inner future now, not when the caller drops this one.
-        state.set(State::Over { result: None });
+        state.set(State::Over {
+            result: Seldom::default(),
+        });
         Poll::Ready(Err(rejected.into()))
     }
 }

@@ -122,7 +122,19 @@ where
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let begun = clock::begin();
-        let now = begun.at;
+        self.call_at(begun.at, request)
+    }
+}
+
+impl<S, L> Timeout<S, L> {
+    /// Calls at `now`, when the call [began](clock::begin).
+    #[inline(always)]
+    pub(crate) fn call_at<Req>(&mut self, now: Instant, request: Req) -> TimeoutFuture<S::Future>
+    where
+        S: Service<Req>,
+        S::Error: From<Rejected>,
+        L: Limits<Req>,
+    {
         let limit = self.layer.limits.limit(&request);
         let limit = limit.unwrap_or(self.layer.limit);
         let left = match self.waiting {
