@@ -59,8 +59,11 @@ impl<F: Future> Flight<F> {
         state.seats.shrink_to(MANY);
         let number = state.sit();
         drop(state);
-        let flight = self;
-        Seat { flight, number }
+        Seat {
+            flight: self,
+            number,
+            joined: false,
+        }
     }
 
     /// Another seat, unless the call has ended.
@@ -68,8 +71,11 @@ impl<F: Future> Flight<F> {
         let mut state = self.lock();
         let number = state.is_under_way().then(|| state.sit())?;
         drop(state);
-        let flight = Arc::clone(self);
-        Some(Seat { flight, number })
+        Some(Seat {
+            flight: Arc::clone(self),
+            number,
+            joined: true,
+        })
     }
 
     pub(super) fn is_under_way(&self) -> bool {
@@ -144,6 +150,7 @@ impl<F: Future> State<F> {
 pub struct Seat<F: Future> {
     flight: Arc<Flight<F>>,
     number: u64,
+    joined: bool,
 }
 
 impl<F: Future> Seat<F> {
@@ -153,7 +160,7 @@ impl<F: Future> Seat<F> {
 
     /// Whether the call was somebody else's before.
     pub(super) fn is_shared(&self) -> bool {
-        self.number > 0
+        self.joined
     }
 
     /// Unlike that of all others of its flight, and above those that came before.
@@ -268,7 +275,7 @@ impl<F: Future> Drop for Driving<'_, F> {
         if let (Some(place), Phase::Over) = (&mut self.place, &becomes) {
             place.set(None);
         }
-        let Seat { flight, number } = self.seat;
+        let Seat { flight, number, .. } = self.seat;
         let mut state = flight.lock();
         state.place = self.place.take();
         state.phase = becomes;
