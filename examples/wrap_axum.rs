@@ -26,6 +26,7 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::pipeline::PipelineLayer;
 use buttress::transport::axum::respond;
 use buttress::transport::http::{HeldBody, HttpRules, ReplayBody};
 use http_body_util::{BodyExt, Full};
@@ -107,6 +108,19 @@ async fn main() -> Result<(), BoxError> {
                 HedgeLayer::new(SECOND)
                     .copy(HttpRules::new())
                     .classify(HttpRules::new())
+            )),
+        )
+        .route(
+            "/pipeline",
+            get(hello).layer(behind!(
+                MapRequestLayer::new(replayed),
+                PipelineLayer::new(
+                    FallbackLayer::from_fn(sorry),
+                    RetryLayer::new(3).rules(HttpRules::new()),
+                    breaker.layer().classify(HttpRules::new()),
+                    bulkhead.layer(),
+                    TimeoutLayer::new(SECOND),
+                )
             )),
         )
         // One that is to answer several is read first.

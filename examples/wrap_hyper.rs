@@ -23,6 +23,7 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::pipeline::PipelineLayer;
 use buttress::transport::http::HttpRules;
 use http::{Request, Response};
 use http_body::Body;
@@ -74,6 +75,13 @@ async fn main() -> Result<(), BoxError> {
         "hedge": HedgeLayer::new(SECOND).copy(rules()).classify(rules());
         "fallback": FallbackLayer::from_fn(otherwise);
         "coalesce": CoalesceLayer::new(same);
+        "pipeline": PipelineLayer::new(
+            FallbackLayer::from_fn(otherwise),
+            RetryLayer::new(3).rules(rules()),
+            breaker.layer().classify(rules()),
+            bulkhead.layer(),
+            TimeoutLayer::new(SECOND),
+        );
         "throttle": throttle.layer().classify(rules());
         "chaos": chaos.layer();
     }

@@ -23,6 +23,7 @@ use buttress::layers::rate_limit::RateLimiter;
 use buttress::layers::retry::RetryLayer;
 use buttress::layers::throttle::Throttle;
 use buttress::layers::timeout::TimeoutLayer;
+use buttress::pipeline::PipelineLayer;
 use buttress::transport::http::ReplayBody;
 use buttress::transport::tonic::{GrpcRules, status};
 use tonic::body::Body;
@@ -110,6 +111,13 @@ async fn main() -> Result<(), BoxError> {
         "retry": RetryLayer::new(3).rules(rules().retry_code(Code::Aborted));
         "hedge": HedgeLayer::new(SECOND).copy(rules()).classify(rules());
         "fallback": FallbackLayer::from_fn(otherwise);
+        "pipeline": PipelineLayer::new(
+            FallbackLayer::from_fn(otherwise),
+            RetryLayer::new(3).rules(rules()),
+            breaker.layer().classify(rules()),
+            bulkhead.layer(),
+            TimeoutLayer::new(SECOND),
+        );
         "throttle": throttle.layer().classify(rules());
         "chaos": chaos.layer();
     }
