@@ -144,6 +144,10 @@ impl<T: Transport> Rules<Call<T::Request>, T::Response, Error<T::Error>> for Tra
         self.0.mark_response(response, attempts);
     }
 
+    fn is_failure(&self, result: Result<&T::Response, &Error<T::Error>>) -> bool {
+        self.0.is_failure(result)
+    }
+
     fn decide(
         &self,
         call: &Call<T::Request>,

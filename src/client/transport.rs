@@ -48,6 +48,12 @@ pub trait Transport: Clone + Send + Sync + 'static {
         result: Result<&Self::Response, &Error<Self::Error>>,
     ) -> Decision;
 
+    /// Whether `result`, which the last of several attempts ended with, is one for which there would be another: then the
+    /// call counts as given up. The default says so of every error.
+    fn is_failure(&self, result: Result<&Self::Response, &Error<Self::Error>>) -> bool {
+        result.is_err()
+    }
+
     /// What a result says about the peer.
     fn classify(&self, result: Result<&Self::Response, &Error<Self::Error>>) -> Outcome;
 

@@ -107,9 +107,8 @@ impl<R> RetryLayer<R> {
     }
 
     /// Tells `observer` of each retry, of each that the budget did not allow, and of each call that is given up though
-    /// its result asked for another attempt.
-    ///
-    /// To know that of the last attempt it keeps the request, of which a copy is sent.
+    /// its result asked for another attempt; of the last attempt's result
+    /// [`is_failure`](super::Rules::is_failure) says so.
     #[must_use]
     pub fn observe(mut self, observer: impl Into<Observer>) -> Self {
         self.settings.account.observer = observer.into();

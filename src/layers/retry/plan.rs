@@ -181,9 +181,6 @@ where
     /// How long to wait before the next attempt, and what it takes from the budget; else why there is none.
     fn wait(&self, decision: Decision, so_far: &mut SoFar) -> Result<(Duration, Paid), GiveUp> {
         let settings = &self.shared.policy.settings;
-        if so_far.attempt == settings.attempts {
-            return Err(GiveUp::AttemptsUsedUp);
-        }
         let now = clock::end().at;
         let left = self.latest.map_or(Duration::MAX, |latest| {
             latest.saturating_duration_since(now)
@@ -232,15 +229,11 @@ where
         Poll::Ready(Ok(next))
     }
 
-    /// A copy of the request, or itself where this is the last attempt and nobody wants to know whether it, too, asked for
-    /// another.
+    /// A copy of the request, or itself where this is the last attempt.
     fn take_request(&mut self, attempt: u32) -> Option<Req> {
         let policy = &self.shared.policy;
         let copy = match &self.request {
-            Some(request)
-                if attempt < policy.settings.attempts
-                    || policy.settings.account.observer.is_somebody() =>
-            {
+            Some(request) if attempt < policy.settings.attempts => {
                 policy.rules.replay(request, attempt)
             }
             _ => None,

@@ -20,8 +20,7 @@ pub trait Rules<Req, Res, E> {
     /// that may follow.
     ///
     /// `None` if it cannot be copied or must not be sent twice: `request` itself is sent then, as the last attempt.
-    /// Where no further attempt is allowed, a copy is asked for only if somebody listens: [`decide`](Self::decide) says
-    /// then whether the last result, too, asked for another, and so whether the call was given up.
+    /// Where no further attempt is allowed, no copy is asked for.
     fn replay(&self, request: &Req, attempt: u32) -> Option<Req>;
 
     /// Writes into `request`, which is sent next, that it is attempt number `attempt`, 1 for the first: into a header, or
@@ -37,9 +36,16 @@ pub trait Rules<Req, Res, E> {
         let _ = (response, attempts);
     }
 
-    /// What to do after an attempt to send `request` ended with `result`. It is not asked about a refusal, and after
-    /// the last attempt only to tell who listens.
+    /// What to do after an attempt to send `request` ended with `result`. It is not asked about a refusal, nor after
+    /// the last attempt.
     fn decide(&self, request: &Req, result: Result<&Res, &E>) -> Decision;
+
+    /// Whether `result`, which the last of several attempts ended with, is one for which there would be another: then the
+    /// call counts as given up. It is asked only where somebody listens, and without the request, which went with that
+    /// attempt. The default says so of every error.
+    fn is_failure(&self, result: Result<&Res, &E>) -> bool {
+        result.is_err()
+    }
 
     /// Whether `error` means that a layer inside refused the attempt, so that the peer never saw it.
     ///

@@ -35,6 +35,10 @@ where
         }
     }
 
+    fn is_failure(&self, result: Result<&Response<C>, &E>) -> bool {
+        result.map_or(true, |response| self.is_retried(response.status()))
+    }
+
     fn is_refusal(&self, error: &E) -> bool {
         error.as_rejected().is_some_and(Rejected::never_sent)
     }

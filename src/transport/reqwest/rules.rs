@@ -36,6 +36,14 @@ impl Rules<Request, Response, ClientError> for HttpRules {
         Decision::Retry { after }
     }
 
+    fn is_failure(&self, result: Result<&Response, &ClientError>) -> bool {
+        match result {
+            Ok(response) => self.is_retried(response.status()),
+            Err(Error::Inner(error)) => !is_callers(error),
+            Err(_) => true,
+        }
+    }
+
     fn is_refusal(&self, error: &ClientError) -> bool {
         error.as_rejected().is_some_and(Rejected::never_sent)
     }

@@ -135,6 +135,10 @@ impl Transport for ReqwestTransport {
         Attempts::write(attempts, response.extensions_mut());
     }
 
+    fn is_failure(&self, result: Result<&Response, &ClientError>) -> bool {
+        Rules::is_failure(&*self.rules, result)
+    }
+
     fn decide(&self, outgoing: &Outgoing, result: Result<&Response, &ClientError>) -> Decision {
         match result {
             _ if !outgoing.can_replay() => Decision::Done,

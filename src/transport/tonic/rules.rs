@@ -121,6 +121,10 @@ impl<Req: GrpcRequest, Res: GrpcResponse> Rules<Req, Res, Status> for GrpcRules 
         }
     }
 
+    fn is_failure(&self, result: Result<&Res, &Status>) -> bool {
+        failure(result).is_some_and(|failure| self.decide(failure) != Decision::Done)
+    }
+
     fn is_refusal(&self, error: &Status) -> bool {
         is_refusal(error)
     }

@@ -4,7 +4,7 @@ use super::{Again, CallResult, Plan};
 use crate::budget::Account;
 use crate::clock;
 use crate::deadline::Deadline;
-use crate::layers::retry::{Decision, Rules};
+use crate::layers::retry::{Decision, RetryLayer, Rules};
 use crate::observe::{Event, GiveUp};
 
 impl<S, Req, R> Plan<S, Req, R>
@@ -15,16 +15,21 @@ where
     /// What to do after an attempt that was not the first. Its result is told which it was.
     pub(super) fn over(&mut self, result: &mut CallResult<S, Req>) -> Decision {
         let again = self.again.as_mut().expect("an attempt has ended");
-        let rules = &self.shared.policy.rules;
+        let RetryLayer { rules, settings } = &self.shared.policy;
         // Over is over: its place in the budget is free for the next.
         again.token = None;
+        let attempt = again.so_far.attempt;
         if let Ok(response) = result {
-            rules.mark_response(response, again.so_far.attempt);
+            rules.mark_response(response, attempt);
         }
-        match &self.request {
-            Some(request) => rules.decide(request, result.as_ref()),
-            None => Decision::Done,
+        if let Some(request) = &self.request {
+            return rules.decide(request, result.as_ref());
         }
+        let last = attempt == settings.attempts && settings.account.observer.is_somebody();
+        if last && rules.is_failure(result.as_ref()) {
+            give_up(&settings.account, attempt, GiveUp::AttemptsUsedUp);
+        }
+        Decision::Done
     }
 }
 
