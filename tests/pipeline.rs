@@ -20,6 +20,7 @@ use buttress::layers::timeout::TimeoutLayer;
 use buttress::observe::{Event, Observe};
 use buttress::pipeline::PipelineLayer;
 use buttress::{BoxError, Deadline, Outcome, Rejected};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -73,6 +74,7 @@ enum Readiness {
     /// Once it is asked with a waker.
     Later,
     Fails,
+    Panics,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +124,10 @@ impl Service<Call> for Peer {
                 self.next.fetch_add(1, Relaxed);
                 self.log.add("unready".to_owned());
                 Poll::Ready(Err("unready".into()))
+            }
+            Readiness::Panics => {
+                self.next.fetch_add(1, Relaxed);
+                std::panic::resume_unwind(Box::new("panic"))
             }
             Readiness::Ready | Readiness::Later => {
                 self.ready = true;
@@ -195,6 +201,7 @@ fn classify(result: Result<&u16, &BoxError>) -> Outcome {
         Ok(429) => Outcome::Overload(Some(ms(40))),
         Ok(503) => Outcome::Failure,
         Ok(404) => Outcome::Ignored,
+        Ok(418) => std::panic::resume_unwind(Box::new("panic")),
         Ok(_) => Outcome::Success,
         Err(error) => match Rejected::find(&**error) {
             Some(refused) if refused.never_sent() => Outcome::Ignored,
@@ -212,6 +219,8 @@ struct World {
     timed: bool,
     in_flight: bool,
     ignores_cancelled: bool,
+    /// Whether all calls are made by one service value.
+    one_value: bool,
     limit: Option<u64>,
     steps: Vec<Step>,
     calls: Vec<Caller>,
@@ -300,17 +309,21 @@ async fn seen(world: &World, as_one: bool) -> (Vec<(u128, String)>, String) {
     (log.take(), left)
 }
 
-async fn callers<S>(world: &World, service: S, log: &Log)
+async fn callers<S>(world: &World, mut service: S, log: &Log)
 where
     S: Service<Call, Response = u16, Error = BoxError, Future: Send> + Clone + Send + 'static,
 {
     let mut tasks = Vec::new();
     for (id, caller) in (0..).zip(&world.calls) {
         clock::sleep(ms(caller.after)).await;
-        let service = service.clone();
-        let call = async move {
-            let call = Call { id, attempt: 0 };
-            service.oneshot(call).await
+        let call = Call { id, attempt: 0 };
+        let made = || match world.one_value {
+            true => service.call(call),
+            false => service.clone().call(call),
+        };
+        let Ok(call) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(made)) else {
+            log.add(format!("{id} panicked when it was made"));
+            continue;
         };
         let deadline = caller.deadline.unwrap_or(100_000);
         let call = Deadline::within(ms(deadline)).scope(call);
@@ -318,8 +331,7 @@ where
         tasks.push(tokio::spawn(async move {
             // Its panic is seen in the order of things, as its end is.
             let call = std::panic::AssertUnwindSafe(call);
-            let call = futures_util::FutureExt::catch_unwind(call);
-            match tokio::time::timeout(patience, call).await {
+            match tokio::time::timeout(patience, call.catch_unwind()).await {
                 Err(_) => log.add(format!("{id} was given up")),
                 Ok(Err(_)) => log.add(format!("{id} panicked")),
                 Ok(Ok(result)) => log.add(format!("{id}: {result:?}")),
@@ -329,6 +341,38 @@ where
     for task in tasks {
         task.await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_ready_is_left_in_no_queue() {
+    let inner = tower::limit::ConcurrencyLimit::new(
+        service_fn(|(): ()| std::future::pending::<Result<(), BoxError>>()),
+        1,
+    );
+    let bulkhead = Bulkhead::new("peer", 2);
+    let taken = Mutex::new(None);
+    let fallback = FallbackLayer::from_request(
+        // The last slot is gone by the time that the layers ask for it.
+        |(): &()| *taken.lock().unwrap() = bulkhead.acquire().now_or_never(),
+        |(), failed| failed,
+    );
+    let layer = PipelineLayer::new(
+        fallback,
+        RetryLayer::new(3),
+        CircuitBreaker::new("peer", Settings::default()).layer(),
+        bulkhead.layer(),
+        TimeoutLayer::new(ms(60_000)),
+    );
+    let mut first = inner.clone();
+    let under_way = first.ready().await.unwrap().call(());
+    let mut service = layer.layer(inner.clone());
+    let other = bulkhead.acquire().await.unwrap();
+    assert!(service.call(()).now_or_never().unwrap().is_err());
+    drop((other, under_way));
+    // It is still there, and has no place in front of others.
+    let mut next = inner.clone();
+    assert!(next.ready().now_or_never().is_some());
+    drop(service);
 }
 
 #[tokio::test(start_paused = true)]
@@ -359,11 +403,13 @@ fn step() -> impl Strategy<Value = Step> {
         8 => Just(Readiness::Ready),
         1 => Just(Readiness::Later),
         1 => Just(Readiness::Fails),
+        1 => Just(Readiness::Panics),
     ];
     let takes = prop_oneof![3 => Just(0), 2 => 1..30_u64, 1 => 45..60_u64];
     let end = prop_oneof![
         8 => Just(End::Status(200)),
         1 => Just(End::Status(404)),
+        1 => Just(End::Status(418)),
         1 => Just(End::Status(429)),
         2 => Just(End::Status(503)),
         1 => Just(End::Status(500)),
@@ -391,7 +437,8 @@ fn caller() -> impl Strategy<Value = Caller> {
 }
 
 fn world() -> impl Strategy<Value = World> {
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let flag = any::<bool>;
+    let flags = (flag(), flag(), flag(), flag(), flag());
     (
         1..4_u32,
         1..5_usize,
@@ -401,7 +448,7 @@ fn world() -> impl Strategy<Value = World> {
         proptest::collection::vec(caller(), 1..25),
     )
         .prop_map(|(attempts, slots, flags, limit, steps, calls)| {
-            let (queue, timed, in_flight, ignores_cancelled) = flags;
+            let (queue, timed, in_flight, ignores_cancelled, one_value) = flags;
             World {
                 attempts,
                 slots,
@@ -409,6 +456,7 @@ fn world() -> impl Strategy<Value = World> {
                 timed,
                 in_flight,
                 ignores_cancelled,
+                one_value,
                 limit,
                 steps,
                 calls,

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::held::{Held, Rest, Shared, Verdict};
+use super::held::{Held, Panics, Rest, Shared, Verdict};
 use crate::classify::Classify;
 use crate::clock;
 use crate::error::Rejected;
@@ -141,16 +141,6 @@ where
 fn poll_layers<F: Future>(layers: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
     let layers = layers.as_pin_mut();
     layers.expect("polled after completion").poll(cx)
-}
-
-/// Kept while the attempt runs: its panic is counted at once.
-struct Panics<'a, S, A, R, C, L, Req, K>(&'a mut Held<Shared<S, A, R, C, L>, Req, K>);
-
-impl<S, A, R, C, L, Req, K> Drop for Panics<'_, S, A, R, C, L, Req, K> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        drop(self.0.cancel());
-    }
 }
 
 impl<S, A, R, C, L, Req> fmt::Debug for PipelineFuture<S, A, R, C, L, Req>

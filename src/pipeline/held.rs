@@ -1,3 +1,4 @@
+use std::mem;
 use std::time::Instant;
 
 use tower::Service;
@@ -66,22 +67,27 @@ impl<S, A, R, C, L> Shared<S, A, R, C, L> {
 /// let it in.
 pub(super) struct Making<'a, S, A, R, C, L> {
     pub(super) shared: &'a Shared<S, A, R, C, L>,
-    /// In which epoch, and when.
-    pub(super) let_in: Option<(u64, Instant)>,
+    pub(super) epoch: u64,
+    pub(super) began: Instant,
+    /// Whether what runs is the peer's.
+    pub(super) counts: bool,
 }
 
 impl<S, A, R, C, L> Drop for Making<'_, S, A, R, C, L> {
     #[inline(always)]
     fn drop(&mut self) {
         // By value, so that it need not be kept in memory.
-        unmade(&self.shared.breaker, &self.shared.slots, self.let_in);
+        let Shared { breaker, slots, .. } = self.shared;
+        slots.give_back();
+        if self.counts {
+            unmade(breaker, self.epoch, self.began);
+        }
     }
 }
 
 #[cold]
-fn unmade(breaker: &CircuitBreaker, slots: &Slots, let_in: Option<(u64, Instant)>) {
-    drop(let_in.map(|(epoch, began)| breaker.permit(epoch, began)));
-    slots.give_back();
+fn unmade(breaker: &CircuitBreaker, epoch: u64, began: Instant) {
+    drop(breaker.permit(epoch, began));
 }
 
 /// What a call has while its first attempt is under way: a slot, and the breaker's leave.
@@ -101,6 +107,8 @@ enum Phase {
     Begun,
     /// Somebody waits for it.
     Pended,
+    /// It panicked, which the breaker knows.
+    Panicked,
     Over {
         pended: bool,
     },
@@ -144,15 +152,24 @@ impl<S, A, R, C, L, Req, K> Held<Shared<S, A, R, C, L>, Req, K> {
         }
     }
 
-    /// Given up, or panicked: it is counted, and its slot is given back when that is dropped.
+    /// It is panicking, and counted at once.
+    #[cold]
+    pub(super) fn panics(&mut self) {
+        if let Phase::Begun | Phase::Pended = self.phase {
+            self.phase = Phase::Panicked;
+            drop(self.permit());
+        }
+    }
+
+    /// Given up: it is counted, unless it was, and its slot is given back when that is dropped.
     #[cold]
     pub(super) fn cancel(&mut self) -> Option<slots::Permit> {
         if let Phase::Over { .. } = self.phase {
             return None;
         }
-        self.phase = Phase::Over { pended: true };
         let slot = self.shared.slots.permit();
-        drop(self.permit());
+        self.panics();
+        self.phase = Phase::Over { pended: true };
         Some(slot)
     }
 
@@ -188,13 +205,10 @@ where
 
     #[inline(always)]
     fn finish(&mut self, pended: bool, result: &End<S, Req>) -> Verdict {
-        let Shared {
-            classify,
-            slots,
-            breaker,
-            ..
-        } = &*self.shared;
-        let outcome = classify.classify(result.as_ref());
+        let panics = Panics(self);
+        let outcome = panics.0.shared.classify.classify(result.as_ref());
+        mem::forget(panics);
+        let Shared { slots, breaker, .. } = &*self.shared;
         self.phase = Phase::Over { pended };
         slots.give_back();
         if outcome == Outcome::Success {
@@ -284,6 +298,18 @@ where
         let shared = &*self.shared;
         let answer = shared.answer.answer(self.kept.take().expect(KEPT), result);
         FallbackFuture::answering(answer, shared.answer.along(), shared.who.clone())
+    }
+}
+
+/// Kept while an attempt runs, and while its result is classified: a panic is counted at once.
+pub(super) struct Panics<'a, S, A, R, C, L, Req, K>(
+    pub(super) &'a mut Held<Shared<S, A, R, C, L>, Req, K>,
+);
+
+impl<S, A, R, C, L, Req, K> Drop for Panics<'_, S, A, R, C, L, Req, K> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.panics();
     }
 }
 

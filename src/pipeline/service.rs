@@ -83,9 +83,12 @@ where
         if !shared.begins || !shared.slots.take() {
             return self.call_layers(request);
         }
+        let begun = clock::begin();
         let mut making = Making {
             shared,
-            let_in: None,
+            epoch,
+            began: begun.at,
+            counts: true,
         };
         let timeout = &mut self.layers.inner.inner.inner.inner;
         // A look without a waker: if it is not ready, the layers ask again.
@@ -93,14 +96,17 @@ where
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return unready(making, &self.shared, epoch, request, error),
             Poll::Pending => {
+                making.counts = false;
                 drop(making);
+                // What was asked may stand in a queue, and the layers may come to ask another, or none.
+                *timeout = timeout.clone();
                 return self.call_layers(request);
             }
         }
+        making.counts = false;
         let (kept, first, request) = shared.prepare(request);
+        making.counts = true;
         let share = self.shared.share();
-        let begun = clock::begin();
-        making.let_in = Some((epoch, begun.at));
         let attempt = timeout.call_at(begun.at, first);
         mem::forget(making);
         let held = Held::new(share, epoch, begun.at, request, kept);
@@ -126,7 +132,7 @@ impl<S, A, R, C, L> Pipeline<S, A, R, C, L> {
 /// The first attempt has failed with the readiness of the service inside.
 #[cold]
 fn unready<S, A, R, C, L, Req>(
-    making: Making<'_, S, A, R, C, L>,
+    mut making: Making<'_, S, A, R, C, L>,
     shared: &Spread<Shared<S, A, R, C, L>>,
     epoch: u64,
     request: Req,
@@ -140,8 +146,9 @@ where
     C: Classify<S::Response, S::Error> + Clone,
     L: Limits<Req> + Clone,
 {
-    let (kept, _, request) = shared.prepare(request);
     let begun = clock::begin();
+    making.counts = false;
+    let (kept, _, request) = shared.prepare(request);
     let held = Held::new(shared.share(), epoch, begun.at, request, kept);
     mem::forget(making);
     PipelineFuture::first(held, TimeoutFuture::over(Err(error)))
